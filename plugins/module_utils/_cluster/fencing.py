@@ -1,0 +1,115 @@
+# Copyright (c) 2026, the hms.postgres authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Making sure an instance cannot take writes again, and proving it. PRIVATE.
+
+The order matters: first nothing can start it as a primary any more (Debian's ``start.conf`` says disabled,
+``standby.signal`` lies in its data directory), then it is stopped, then its absence is shown.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import typing as t
+
+from .._clock import Clock, iso, wait_until
+from .._command import CommandRunner
+from .._files import dump_json, remove_file, write_atomic
+from .._tools.pg_controldata import PgControldata
+from .._tools.service import InstanceService, postmaster_pid, processes_in
+from .facts import FENCE_FILE
+from .member_config import DatabaseHost
+
+FAST_PATIENCE = 5.0
+IMMEDIATE_PATIENCE = 2.0
+KILL_PATIENCE = 5.0
+
+
+def standby_signal_path(host: DatabaseHost) -> str:
+    """The file that makes the next start a standby, whatever else happens."""
+    return os.path.join(host.instance.data_directory, "standby.signal")
+
+
+def write_standby_signal(host: DatabaseHost) -> None:
+    """From here on this data directory cannot come up writable."""
+    write_atomic(standby_signal_path(host), b"", mode=0o600, owner=host.instance.os_user)
+
+
+def remove_standby_signal(host: DatabaseHost) -> None:
+    """Take that back."""
+    remove_file(standby_signal_path(host))
+
+
+def _start_conf(host: DatabaseHost) -> str:
+    return os.path.join(host.instance.config_directory, "start.conf")
+
+
+def mark(host: DatabaseHost, *, operation: str, new_primary: str, reason: str, clock: Clock) -> dict[str, t.Any]:
+    """Leave the marks that keep the instance from coming back writable after a reboot."""
+    note = {"operation": operation, "at": iso(clock.now()), "reason": reason, "new_primary": new_primary}
+    os.makedirs(host.state_directory, mode=0o755, exist_ok=True)
+    write_atomic(os.path.join(host.state_directory, FENCE_FILE), dump_json(note))
+    if os.path.isdir(host.instance.config_directory):
+        write_atomic(_start_conf(host), "disabled\n", mode=0o644, owner=host.instance.os_user)
+    write_standby_signal(host)
+    return note
+
+
+def unmark(host: DatabaseHost, *, keep_standby_signal: bool) -> None:
+    """Remove the marks: the instance may be started again."""
+    remove_file(os.path.join(host.state_directory, FENCE_FILE))
+    if os.path.isdir(host.instance.config_directory):
+        write_atomic(_start_conf(host), "auto\n", mode=0o644, owner=host.instance.os_user)
+    if not keep_standby_signal:
+        remove_standby_signal(host)
+
+
+def stop_hard(host: DatabaseHost, service: InstanceService, clock: Clock) -> dict[str, t.Any]:
+    """Fast, then immediate, then SIGKILL; returns which it took and how long."""
+    started = clock.monotonic()
+    data = host.instance.data_directory
+    took = "nothing: no process was left"
+    for number, name, patience in (
+        (signal.SIGINT, "fast shutdown", FAST_PATIENCE),
+        (signal.SIGQUIT, "immediate shutdown", IMMEDIATE_PATIENCE),
+    ):
+        pid = service.signal_postmaster(number)
+        if pid is None:
+            break
+        took = name
+        if wait_until(lambda: postmaster_pid(data) is None, clock=clock, timeout=patience, interval=0.01):
+            break
+    if processes_in(data):
+        killed = service.kill_all(clock=clock, timeout=KILL_PATIENCE)
+        took = f"SIGKILL of {len(killed)} processes"
+    return {"stopped_by": took, "seconds": round(clock.monotonic() - started, 4)}
+
+
+def proofs(host: DatabaseHost, runner: CommandRunner, clock: Clock) -> list[dict[str, t.Any]]:
+    """What shows that the instance is down and stays so."""
+    data = host.instance.data_directory
+    control = PgControldata(runner, bin_directory=host.instance.bin_directory).read(data)
+    left = processes_in(data)
+    at = iso(clock.now())
+    return [
+        {
+            "claim": f"no process works in the data directory of {host.name}",
+            "evidence": f"/proc was searched for {data}: {left or 'none found'}",
+            "at": at,
+            "holds": not left,
+        },
+        {
+            "claim": f"{host.name} cannot start as a primary",
+            "evidence": "standby.signal stands in its data directory and start.conf says disabled",
+            "at": at,
+            "holds": os.path.exists(standby_signal_path(host)),
+        },
+        {
+            "claim": "its control file was read after it went down",
+            "evidence": f"state {control.state!r}, timeline {control.timeline}, checkpoint at {control.checkpoint_at}",
+            "at": at,
+            "holds": True,
+        },
+    ]

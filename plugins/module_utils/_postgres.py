@@ -1,0 +1,234 @@
+# Copyright (c) 2026, the hms.postgres authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How we talk SQL to a server: parameters, sessions, LSNs, identifiers. PRIVATE to the collection.
+
+psycopg 3 is imported in this file alone, and only when a connection is made, so that
+code which never connects works without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pwd
+import threading
+import typing as t
+
+from ._errors import ConnectionFailed, HmsError, ToolMissing
+
+if t.TYPE_CHECKING:  # pragma: no cover
+    import psycopg
+
+APPLICATION_NAME = "hms.postgres"
+
+
+@dataclasses.dataclass(frozen=True)
+class ConnectionParams:
+    """Where a server is and how to get in. One value feeds psycopg, libpq's environment and conninfo strings.
+
+    Times are in seconds. A password given here goes into the environment or the driver, never into an argv.
+    """
+
+    host: str
+    port: int = 5432
+    user: str = "postgres"
+    dbname: str = "postgres"
+    password: str | None = dataclasses.field(default=None, repr=False)
+    passfile: str | None = None
+    sslmode: str | None = None
+    sslrootcert: str | None = None
+    application_name: str = APPLICATION_NAME
+    connect_timeout: int = 5
+    statement_timeout: float = 30.0
+    lock_timeout: float = 5.0
+    startup_options: bool = True
+    """Whether timeouts are sent as startup options; PgBouncer takes none."""
+
+    def libpq(self) -> dict[str, str]:
+        """The parameters under libpq's names; values that are not set are left out."""
+        pairs: dict[str, str | None] = {
+            "host": self.host,
+            "port": str(self.port),
+            "user": self.user,
+            "dbname": self.dbname,
+            "password": self.password,
+            "passfile": self.passfile,
+            "sslmode": self.sslmode,
+            "sslrootcert": self.sslrootcert,
+            "application_name": self.application_name,
+            "connect_timeout": str(self.connect_timeout),
+        }
+        if self.startup_options:
+            pairs["options"] = (
+                f"-c statement_timeout={int(self.statement_timeout * 1000)}"
+                f" -c lock_timeout={int(self.lock_timeout * 1000)}"
+            )
+        return {key: value for key, value in pairs.items() if value is not None}
+
+    def environment(self) -> dict[str, str]:
+        """The same as environment variables for libpq programs."""
+        names = {"dbname": "PGDATABASE", "application_name": "PGAPPNAME", "connect_timeout": "PGCONNECT_TIMEOUT"}
+        return {names.get(key, "PG" + key.upper()): value for key, value in self.libpq().items()}
+
+    def where(self) -> str:
+        """The server for messages: user, host, port, database; no secret."""
+        return f"{self.user}@{self.host}:{self.port}/{self.dbname}"
+
+
+class Session(t.Protocol):
+    """An open connection in autocommit mode."""
+
+    def rows(self, sql: str, params: t.Sequence[t.Any] | None = None) -> list[tuple[t.Any, ...]]:
+        """All rows of a query."""
+
+    def row(self, sql: str, params: t.Sequence[t.Any] | None = None) -> tuple[t.Any, ...] | None:
+        """The first row, or None."""
+
+    def value(self, sql: str, params: t.Sequence[t.Any] | None = None) -> t.Any:
+        """The first column of the first row, or None."""
+
+    def execute(self, sql: str, params: t.Sequence[t.Any] | None = None) -> None:
+        """A statement whose result is of no interest."""
+
+    def close(self) -> None:
+        """End the connection; never raises."""
+
+
+class PsycopgSession:
+    """`Session` over psycopg 3. Errors come out as `HmsError` with the SQLSTATE in `details`."""
+
+    def __init__(self, connection: psycopg.Connection[t.Any], where: str) -> None:
+        self.connection = connection
+        self.where = where
+
+    def _run(self, sql: str, params: t.Sequence[t.Any] | None) -> psycopg.Cursor[t.Any]:
+        import psycopg
+
+        try:
+            # PgBouncer's console knows the simple protocol only: no parameters, no prepared statements there.
+            return self.connection.execute(sql.encode(), params or None)
+        except psycopg.Error as error:
+            text = str(error).strip()
+            raise HmsError(
+                f"{self.where}: {text}",
+                reason="sql_failed",
+                details={"sqlstate": getattr(error, "sqlstate", None), "statement": sql[:200]},
+            ) from error
+
+    def rows(self, sql: str, params: t.Sequence[t.Any] | None = None) -> list[tuple[t.Any, ...]]:
+        cursor = self._run(sql, params)
+        return [] if cursor.description is None else cursor.fetchall()
+
+    def row(self, sql: str, params: t.Sequence[t.Any] | None = None) -> tuple[t.Any, ...] | None:
+        found = self.rows(sql, params)
+        return found[0] if found else None
+
+    def value(self, sql: str, params: t.Sequence[t.Any] | None = None) -> t.Any:
+        found = self.row(sql, params)
+        return found[0] if found else None
+
+    def execute(self, sql: str, params: t.Sequence[t.Any] | None = None) -> None:
+        self._run(sql, params)
+
+    def begin(self, sql: str) -> None:
+        """Send a statement and don't wait; `done` tells when its answer is here. For what may wait for ever."""
+        self.connection.pgconn.send_query(sql.encode())
+        self.connection.pgconn.flush()
+
+    def done(self) -> bool:
+        """Whether the statement sent by `begin` has come to its end. Raises `HmsError` when it failed."""
+        from psycopg import pq
+
+        pgconn = self.connection.pgconn
+        pgconn.consume_input()
+        while not pgconn.is_busy():
+            result = pgconn.get_result()
+            if result is None:
+                return True
+            if result.status == pq.ExecStatus.FATAL_ERROR:
+                raise HmsError(f"{self.where}: {result.error_message.decode('utf-8', 'replace')}", reason="sql_failed")
+        return False
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):
+            self.connection.close()
+
+
+_IDENTITY_LOCK = threading.Lock()
+
+
+@contextlib.contextmanager
+def effective_user(os_user: str | None) -> t.Iterator[None]:
+    """Be `os_user` for a moment: peer authentication and PgBouncer's console look at the socket's effective uid."""
+    if os_user is None or pwd.getpwnam(os_user).pw_uid == os.geteuid():
+        yield
+        return
+    entry = pwd.getpwnam(os_user)
+    with _IDENTITY_LOCK:
+        before = (os.geteuid(), os.getegid())
+        os.setegid(entry.pw_gid)
+        os.seteuid(entry.pw_uid)
+        try:
+            yield
+        finally:
+            os.seteuid(before[0])
+            os.setegid(before[1])
+
+
+def connect(params: ConnectionParams, *, os_user: str | None = None) -> PsycopgSession:
+    """Open a session, as `os_user` where peer authentication needs it. Raises `ConnectionFailed`."""
+    try:
+        import psycopg
+    except ImportError as error:
+        raise ToolMissing(
+            "The Python library psycopg 3 is not installed on this host; talking to PostgreSQL needs it.",
+            reason="tool_missing",
+            next_step="Install Debian's package python3-psycopg, or run playbooks/site.yml for this host.",
+        ) from error
+    try:
+        with effective_user(os_user):
+            connection = psycopg.connect(**params.libpq(), autocommit=True, prepare_threshold=None)  # type: ignore[arg-type]  # keywords come from a dict of strings
+    except psycopg.Error as error:
+        text = " ".join(str(error).split())
+        raise ConnectionFailed(
+            f"No connection to {params.where()}: {text}",
+            reason="connection_failed",
+            details={"sqlstate": getattr(error, "sqlstate", None)},
+        ) from error
+    return PsycopgSession(connection, params.where())
+
+
+def quote_identifier(name: str) -> str:
+    """An identifier, safe inside SQL text. The one quoting function for identifiers."""
+    if "\x00" in name or not name:
+        raise HmsError(f"{name!r} cannot be an SQL identifier.", reason="bad_identifier")
+    return '"' + name.replace('"', '""') + '"'
+
+
+def quote_literal(value: str) -> str:
+    """A string literal for the few statements that take no parameters (ALTER SYSTEM SET, CREATE ROLE)."""
+    if "\x00" in value:
+        raise HmsError("A NUL byte cannot be part of an SQL literal.", reason="bad_literal")
+    escaped = value.replace("'", "''")
+    if "\\" in escaped:
+        return "E'" + escaped.replace("\\", "\\\\") + "'"
+    return "'" + escaped + "'"
+
+
+def quote_conninfo(value: str) -> str:
+    """A value inside a libpq conninfo string."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def parse_lsn(text: str) -> int:
+    """``16/B374D848`` as a byte position."""
+    high, _separator, low = text.partition("/")
+    return (int(high, 16) << 32) + int(low, 16)
+
+
+def format_lsn(position: int) -> str:
+    """A byte position as PostgreSQL writes it."""
+    return f"{position >> 32:X}/{position & 0xFFFFFFFF:X}"

@@ -1,0 +1,184 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the hms.postgres authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: pg_standby
+short_description: Makes a database host a standby that streams from its upstream
+version_added: 0.1.0
+description:
+  - Copies the upstream by C(pg_basebackup) where this host has no data, and points an existing standby
+    at the upstream that it is to follow. The upstream may be a standby itself (cascading).
+  - The copy is made in a directory beside the data directory and renamed into its place when it is complete,
+    synced to disk and set up as a standby. A copy that is killed never looks like a data directory;
+    the next run removes what it left.
+  - A physical slot for this host is created on the upstream before the copy starts, over the network,
+    as the role that may only replicate.
+  - Existing data is never overwritten. A former primary, data of another cluster and a standby whose WAL is gone
+    are refused with what to do, unless O(allow_reclone=true); then the old data directory is kept
+    under a dated name.
+  - Reads who this host is from C(member.json), which the role P(hms.postgres.replication#role) writes.
+  - Does not start the instance. M(hms.postgres.pg_instance) takes a fresh copy over and starts it.
+options:
+  config_directory:
+    description: The directory with this host's C(member.json).
+    type: path
+    required: true
+  upstream:
+    description: The member to follow, by its name.
+    type: str
+    required: true
+  state:
+    description:
+      - V(present) makes sure that there is a standby's data here, and that it points at O(upstream).
+      - V(streaming) also waits until it streams from O(upstream). The instance must have been started.
+    type: str
+    choices: [present, streaming]
+    default: present
+  allow_reclone:
+    description:
+      - Whether data that cannot go on as a standby may be set aside and replaced by a new copy.
+      - A standby that is in order is never copied again.
+    type: bool
+    default: false
+  clone_timeout:
+    description: Seconds that the copy may take.
+    type: int
+    default: 21600
+  stream_timeout:
+    description: Seconds to wait for O(state=streaming).
+    type: int
+    default: 60
+attributes:
+  check_mode:
+    description: Can run in check_mode and return changed status prediction without modifying target.
+    support: full
+    details:
+      - On a host that is not set up yet, or whose upstream doesn't run yet, it says that it would copy.
+  diff_mode:
+    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
+    support: full
+  platform:
+    description: Target OS/families that can be operated against.
+    platforms: debian
+    support: full
+seealso:
+  - module: hms.postgres.pg_instance
+  - module: hms.postgres.pg_primary
+author:
+  - the hms.postgres authors (@hms-postgres)
+"""
+
+EXAMPLES = r"""
+- name: Copy the primary, if there is no standby here yet
+  hms.postgres.pg_standby:
+    config_directory: /etc/hms-postgres/hospital
+    upstream: db1
+
+- name: Take the copy over as an instance and start it
+  hms.postgres.pg_instance:
+    version: 15
+    initialise: false
+    state: started
+
+- name: Wait until it streams
+  hms.postgres.pg_standby:
+    config_directory: /etc/hms-postgres/hospital
+    upstream: db1
+    state: streaming
+
+# The old data directory is kept as <data directory>.before-reclone-<time>.
+- name: Replace a standby whose WAL is gone from its upstream
+  hms.postgres.pg_standby:
+    config_directory: /etc/hms-postgres/hospital
+    upstream: db1
+    allow_reclone: true
+"""
+
+RETURN = r"""
+plan:
+  description: What was done, or would be done in check mode, and why.
+  returned: success
+  type: list
+  elements: str
+  sample:
+    - create the slot db2 on db1 (the copy must find all WAL after its start)
+    - copy db1 into /var/lib/postgresql/15/main by pg_basebackup (0.03 GB) (there is no instance here)
+cloned:
+  description: Whether a copy was made.
+  returned: success
+  type: bool
+  sample: true
+upstream:
+  description: The member that is followed.
+  returned: when the upstream answered
+  type: str
+  sample: db1
+slot:
+  description: The slot of this host at its upstream.
+  returned: when the upstream answered
+  type: str
+  sample: db2
+kept_directory:
+  description: Where the old data directory was kept, empty when none had to be.
+  returned: when the upstream answered
+  type: str
+  sample: ""
+receiver:
+  description: What the WAL receiver says of its connection.
+  returned: when O(state=streaming), not in check mode
+  type: dict
+  sample:
+    status: streaming
+    sender_host: 10.0.0.1
+    sender_port: 5432
+    slot_name: db2
+    timeline: 1
+reason:
+  description: A word for the kind of failure that programs may switch on.
+  returned: failure
+  type: str
+  sample: was_primary
+state:
+  description: What state the system is in after the failure.
+  returned: failure
+  type: str
+  sample: Nothing was touched.
+next_step:
+  description: What to do about the failure.
+  returned: failure
+  type: str
+  sample: Run playbooks/rejoin.yml -e host=db1
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.hms.postgres.plugins.module_utils import _module
+from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
+from ansible_collections.hms.postgres.plugins.module_utils._command import SystemRunner
+from ansible_collections.hms.postgres.plugins.module_utils._postgres import connect
+from ansible_collections.hms.postgres.plugins.module_utils._provision.standby import Request, Standby
+
+
+def main() -> None:
+    """Read the arguments, do the work, report."""
+    module = AnsibleModule(
+        argument_spec={
+            "config_directory": {"type": "path", "required": True},
+            "upstream": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["present", "streaming"], "default": "present"},
+            "allow_reclone": {"type": "bool", "default": False},
+            "clone_timeout": {"type": "int", "default": 21600},
+            "stream_timeout": {"type": "int", "default": 60},
+        },
+        supports_check_mode=True,
+    )
+    standby = Standby(Request(**module.params), connect=connect, runner=SystemRunner(), clock=SystemClock())
+    _module.run(module, lambda: standby.ensure(check_mode=module.check_mode))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+# Copyright (c) 2026, the hms.postgres authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A line to one host: a program that Ansible's own connection would start, and the agent at its other end. PRIVATE.
+
+The agent's code travels over the line itself: a few lines of Python on the far side read a zip of known
+length from standard input into memory and run it. No file is left behind, nothing listens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shlex
+import signal
+import subprocess
+import typing as t
+
+from ansible_collections.hms.postgres.plugins.module_utils._errors import ConnectionFailed, HmsError
+
+# Read the length, then exactly so many bytes of zip into memory, and run its `agent` command.
+_BOOTSTRAP = (
+    "import os,sys\n"
+    "def take(n):\n"
+    "  b=b''\n"
+    "  while len(b)<n:\n"
+    "    c=os.read(0,n-len(b))\n"
+    "    if not c: raise SystemExit('the line closed too early')\n"
+    "    b+=c\n"
+    "  return b\n"
+    "f=os.memfd_create('hms-postgres')\n"
+    "d=take(int(take(12)))\n"
+    "while d: d=d[os.write(f,d):]\n"
+    "sys.path.insert(0,'/proc/self/fd/%d'%f)\n"
+    "from hms_postgres._runner import main\n"
+    "raise SystemExit(main(['agent','--config',sys.argv[1]]))\n"
+)
+_STDERR_KEPT = 8192
+
+
+def agent_command(interpreter: str, config_directory: str) -> str:
+    """The shell command that becomes the agent on the far side."""
+    return shlex.join([interpreter, "-c", _BOOTSTRAP, config_directory])
+
+
+@dataclasses.dataclass(frozen=True)
+class LineSpec:
+    """How to reach one host: the argv on this machine, and what sudo may ask."""
+
+    host: str
+    argv: tuple[str, ...]
+    prompt: str = ""
+    password: str = dataclasses.field(default="", repr=False)
+
+
+class Line:
+    """An open line. Writing never blocks for long; reading is done by the fleet's select loop."""
+
+    def __init__(self, spec: LineSpec, bundle: bytes) -> None:
+        self.host = spec.host
+        self.hello: dict[str, t.Any] = {}
+        self.error = ""
+        self._spec = spec
+        self._buffer = b""
+        self._stderr = b""
+        self._pending: list[dict[str, t.Any]] = []
+        self._process = subprocess.Popen(  # pylint: disable=consider-using-with
+            list(spec.argv),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        for stream in (self._process.stdout, self._process.stderr):
+            assert stream is not None
+            os.set_blocking(stream.fileno(), False)
+        if not spec.prompt:
+            self._feed(b"%012d" % len(bundle) + bundle)
+            self._bundle = b""
+        else:
+            self._bundle = bundle
+
+    @property
+    def open(self) -> bool:
+        """Whether the agent can still be spoken to."""
+        return not self.error
+
+    def handles(self) -> list[int]:
+        """File descriptors to select on for reading."""
+        streams = (self._process.stdout, self._process.stderr)
+        return [stream.fileno() for stream in streams if stream is not None and not stream.closed]
+
+    def _feed(self, data: bytes) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(data)
+            self._process.stdin.flush()
+        except (BrokenPipeError, OSError):
+            self._lost("the line closed")
+
+    def _lost(self, why: str) -> None:
+        if not self.error:
+            tail = self._stderr.decode("utf-8", "replace").strip()
+            self.error = f"{why}: {tail[-1000:]}" if tail else why
+
+    def pump(self) -> None:
+        """Take in what has arrived."""
+        for stream, is_error in ((self._process.stdout, False), (self._process.stderr, True)):
+            assert stream is not None
+            with contextlib.suppress(BlockingIOError, ValueError):
+                data = os.read(stream.fileno(), 1 << 16)
+                if is_error:
+                    self._stderr = (self._stderr + data)[-_STDERR_KEPT:]
+                elif not data:
+                    self._lost("the line closed")
+                else:
+                    self._buffer += data
+        self._answer_prompt()
+        while b"\n" in self._buffer:
+            text, _newline, self._buffer = self._buffer.partition(b"\n")
+            self._take(text)
+
+    def _answer_prompt(self) -> None:
+        """Give sudo the password it asks for, then the code."""
+        prompt = self._spec.prompt.encode()
+        if prompt and self._bundle and (prompt in self._stderr or prompt in self._buffer):
+            self._feed(self._spec.password.encode() + b"\n")
+            self._feed(b"%012d" % len(self._bundle) + self._bundle)
+            self._bundle = b""
+
+    def _take(self, text: bytes) -> None:
+        try:
+            message = json.loads(text)
+        except ValueError:
+            return  # a banner, or the mark that sudo succeeded
+        if not isinstance(message, dict):
+            return
+        if "hello" in message:
+            self.hello = message
+            if not message["hello"]:
+                self.error = HmsError.from_dict(message.get("error") or {}).full_text()
+        elif message.get("n"):  # 0 is a ping's
+            self._pending.append(message)
+
+    def send(self, message: t.Mapping[str, t.Any]) -> None:
+        """Ask something."""
+        self._feed((json.dumps(message) + "\n").encode())
+
+    def answer(self, number: int) -> dict[str, t.Any] | None:
+        """The answer to request `number`, if it has come; answers to pings are dropped on the way."""
+        for message in self._pending:
+            if message.get("n") == number:
+                self._pending = []
+                return message
+        return None
+
+    def require(self) -> None:
+        """Raise `ConnectionFailed` when the line is gone."""
+        if self.error:
+            raise ConnectionFailed(f"No agent on {self.host}: {self.error}", reason="host_unreachable")
+
+    def give_up(self, why: str) -> None:
+        """Stop using this line; the agent's dead-man acts if it holds something."""
+        self._lost(why)
+        self.close()
+
+    def close(self, *, patience: float = 0.5) -> None:
+        """Close the line. The agent has detached itself, so nothing of it is killed by this."""
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError, OSError):
+                self._process.stdin.close()
+        try:
+            self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGTERM)
+        for stream in (self._process.stdout, self._process.stderr):
+            if stream is not None:
+                stream.close()

@@ -1,0 +1,33 @@
+# Copyright (c) 2026, the hms.postgres authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which standbys are to be synchronous under a new primary. Pure. PRIVATE."""
+
+from __future__ import annotations
+
+from ansible_collections.hms.postgres.plugins.module_utils._cluster.member_config import (
+    Peer,
+    synchronous_standby_names,
+)
+from ansible_collections.hms.postgres.plugins.module_utils._cluster.model import ClusterFacts
+from ansible_collections.hms.postgres.plugins.module_utils._cluster.plan import Plan
+
+
+def names_for(facts: ClusterFacts, plan: Plan, primary: str) -> str:
+    """``synchronous_standby_names`` for `primary`.
+
+    Where no standby will stream (an unplanned failover of the last pair), degrade, or strict by the operator's
+    word, leaves it empty: writes are accepted without a standby until the rejoin.
+    """
+    peers = [
+        Peer(member.name, member.address, member.port, member.priority, member.may_be_primary)
+        for member in facts.members
+    ]
+    streaming = {member.name for member in facts.standbys} - {primary}
+    if plan.operation == "switchover":
+        streaming.add(plan.old_primary)
+    streaming -= {plan.old_primary} if plan.operation == "failover" else set()
+    if not streaming:
+        return ""
+    return synchronous_standby_names(facts.sync_policy, primary, peers)

@@ -1,0 +1,127 @@
+# Copyright (c) 2026, the hms.postgres authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is claimed, and what shows it: the fence, the losses, the prediction. PRIVATE to the collection."""
+
+from __future__ import annotations
+
+from .markup import Html, el, join
+from .model import Record, Transaction
+from .units import count, offset, seconds, size, stamp_text
+from .verdict import lost_sentence, old_primary, sentence
+
+LISTED = 500
+
+
+def fence(record: Record) -> Html | None:
+    """Why a second writable primary was impossible."""
+    found = record.fence
+    if found is None:
+        return _no_fence(record)
+    host = found.host or old_primary(record)
+    method = f" Method: {found.method}." if found.method else ""
+    if not found.proofs:
+        words = f"The record holds no proof that {host} was cut off.{method}"
+        return el("section", el("h2", f"Proof that {host} can’t take writes"), el("p", words, class_="warn"))
+    entries = [
+        el(
+            "li",
+            proof.claim or "(no claim)",
+            el("div", _when(proof.at), el("code", proof.evidence or "no evidence recorded"), class_="detail"),
+        )
+        for proof in found.proofs
+    ]
+    return el(
+        "section",
+        el("h2", f"Proof that {host} can’t take writes"),
+        el("p", f"{count(len(found.proofs), 'claim')}, each with what was seen.{method}", class_="muted"),
+        el("ul", *entries, class_="proofs"),
+    )
+
+
+def _when(at: float | None) -> Html | None:
+    return None if at is None else el("span", offset(at), class_="at")
+
+
+def _no_fence(record: Record) -> Html | None:
+    if record.operation != "failover" or record.outcome.status in ("refused", "nothing_to_do"):
+        return None
+    words = "The record says nothing about a fence. Make sure that the old primary is stopped or cut off."
+    return el("section", el("h2", "Fence"), el("p", words, class_="warn"))
+
+
+def losses(record: Record) -> Html | None:
+    """Which transactions did not survive, and how that is known."""
+    found = record.losses
+    if found is None and record.outcome.status != "done":
+        return None
+    title = el("h2", "What was lost")
+    if found is None:
+        return el("section", title, el("p", lost_sentence(record)))
+    listed = found.transactions[:LISTED]
+    left = (found.count or len(found.transactions)) - len(listed)
+    more = (
+        f"{count(left, 'further transaction')} {'is' if left == 1 else 'are'} in the record only." if left > 0 else ""
+    )
+    return el(
+        "section",
+        title,
+        el("p", lost_sentence(record)),
+        el("p", sentence(f"How that is known: {found.basis}"), class_="muted") if found.basis else None,
+        el("p", f"WAL that only the old primary held: {size(found.bytes)}.", class_="muted")
+        if found.bytes is not None
+        else None,
+        _transactions(listed) if listed else None,
+        el("p", more) if more else None,
+    )
+
+
+def _transactions(listed: tuple[Transaction, ...]) -> Html:
+    rows = [
+        el(
+            "tr",
+            el("td", lost.xid, class_="mono"),
+            el("td", stamp_text(lost.committed_at) or "not known"),
+            el("td", lost.lsn or "–", class_="mono nowrap"),
+            el("td", ", ".join(lost.relations) or "not known"),
+        )
+        for lost in listed
+    ]
+    head = el("tr", *[el("th", name, scope="col") for name in ("Transaction", "Committed", "LSN", "Tables it wrote")])
+    return el("table", el("thead", head), el("tbody", *rows))
+
+
+def prediction(record: Record) -> Html | None:
+    """What was expected beside what came."""
+    plan = record.plan
+    rows = [
+        _row("Writers’ stall", _seconds(plan.stall_seconds), _seconds(record.stall_seconds)),
+        _row("Transactions lost", _whole(plan.lost_transactions), _whole(record.lost)),
+    ]
+    shown = [row for row in rows if row is not None]
+    if not shown:
+        return None
+    untried = record.outcome.status in ("refused", "nothing_to_do")
+    head = el("tr", *[el("th", name, scope="col") for name in ("", "Predicted", "Actual")])
+    basis = el("ul", *[el("li", reason) for reason in plan.basis], class_="small muted") if plan.basis else None
+    return el(
+        "section",
+        el("h2", "What was predicted" if untried else "Predicted against actual"),
+        el("table", el("thead", head), el("tbody", *shown)),
+        join([el("h3", "What the prediction rested on"), basis]) if basis else None,
+    )
+
+
+def _row(name: str, predicted: str, actual: str) -> Html | None:
+    if not predicted:
+        return None
+    return el("tr", el("th", name, scope="row"), el("td", predicted), el("td", actual or "–"))
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else seconds(value)
+
+
+def _whole(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"

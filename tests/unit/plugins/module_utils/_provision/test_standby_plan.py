@@ -1,0 +1,180 @@
+# Copyright (c) 2026, the hms.postgres authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+import pytest
+
+from ansible_collections.hms.postgres.plugins.module_utils._cluster.model import Control, MemberFacts, Receiver
+from ansible_collections.hms.postgres.plugins.module_utils._errors import Refused
+from ansible_collections.hms.postgres.plugins.module_utils._provision.standby_model import (
+    ABSENT,
+    DATA,
+    EMPTY,
+    FOREIGN,
+    LocalFacts,
+    SlotFacts,
+    StandbyWish,
+    UpstreamFacts,
+)
+from ansible_collections.hms.postgres.plugins.module_utils._provision.standby_plan import plan, required_bytes
+
+WISH = StandbyWish(
+    member="db2",
+    upstream="db1",
+    version=15,
+    data_directory="/var/lib/postgresql/15/main",
+    slot="db2",
+    conninfo="host='db1'",
+)
+RECLONE = dataclasses.replace(WISH, allow_reclone=True)
+UPSTREAM = UpstreamFacts(
+    name="db1",
+    version_number=150018,
+    system_identifier="7391",
+    in_recovery=False,
+    timeline=1,
+    slots={"db2": SlotFacts(active=True, wal_status="reserved")},
+    size_bytes=10_000_000_000,
+)
+CONTROL = Control(state="in archive recovery", checkpoint_lsn=1, timeline=1, system_identifier="7391")
+STREAMING = Receiver("streaming", "db1", 5432, "db2", 1, 0.1)
+
+
+def member(**values: t.Any) -> MemberFacts:
+    known = {"running": True, "responsive": True, "in_recovery": True, "standby_signal": True, "control": CONTROL}
+    return MemberFacts(name="db2", **{**known, **values})
+
+
+def local(**values: t.Any) -> LocalFacts:
+    """A standby in order, changed as told."""
+    known: dict[str, t.Any] = {
+        "member": member(receiver=STREAMING),
+        "content": DATA,
+        "version": 15,
+        "primary_conninfo": WISH.conninfo,
+        "primary_slot_name": "db2",
+        "free_bytes": 100_000_000_000,
+    }
+    return LocalFacts(**{**known, **values})
+
+
+def virgin(**values: t.Any) -> LocalFacts:
+    known = {"member": MemberFacts(name="db2"), "content": ABSENT, "free_bytes": 100_000_000_000}
+    return LocalFacts(**{**known, **values})
+
+
+def upstream(**values: t.Any) -> UpstreamFacts:
+    return dataclasses.replace(UPSTREAM, **values)
+
+
+def ids(made: t.Any) -> list[str]:
+    return [action.id for action in made.actions]
+
+
+def test_a_standby_in_order_is_left_alone() -> None:
+    assert plan(WISH, local(), UPSTREAM).actions == ()
+    assert plan(RECLONE, local(), UPSTREAM).actions == (), "a word that is not needed changes nothing"
+
+
+@pytest.mark.parametrize("content", [ABSENT, EMPTY])
+def test_a_new_host_is_copied(content: str) -> None:
+    made = plan(WISH, virgin(content=content), upstream(slots={}))
+    assert ids(made) == ["create_slot", "clone"]
+    assert made.clones
+    assert "10.00 GB" in made.lines()[1]
+
+
+def test_what_a_killed_copy_left_is_removed_and_its_slot_used() -> None:
+    slots = {"db2": SlotFacts(active=False, wal_status="reserved")}
+    made = plan(WISH, virgin(leftovers=("/d.clone-1", "/d.clone-2")), upstream(slots=slots))
+    assert ids(made) == ["remove_leftover", "remove_leftover", "clone"]
+
+
+def test_a_copy_that_still_runs_for_nobody_is_ended() -> None:
+    made = plan(WISH, virgin(leftovers=("/d.clone-1",), orphans=(4711,)), UPSTREAM)
+    assert ids(made) == ["remove_leftover", "clone"]
+    assert "4711" in made.lines()[0]
+
+
+def test_a_lost_slot_is_made_anew_for_a_copy() -> None:
+    slots = {"db2": SlotFacts(active=False, wal_status="lost")}
+    assert ids(plan(WISH, virgin(), upstream(slots=slots))) == ["drop_slot", "create_slot", "clone"]
+
+
+def test_an_upstream_that_changed_is_followed() -> None:
+    made = plan(WISH, local(primary_conninfo="host='db3'"), upstream(slots={}))
+    assert ids(made) == ["create_slot", "point"]
+
+
+def test_a_missing_standby_signal_is_written() -> None:
+    assert ids(plan(WISH, local(member=member(standby_signal=False)), UPSTREAM)) == ["signal"]
+
+
+def test_a_stopped_standby_is_pointed_on_disk() -> None:
+    stopped = member(running=False, responsive=False, in_recovery=None)
+    assert ids(plan(WISH, local(member=stopped, primary_slot_name=""), UPSTREAM)) == ["point"]
+
+
+def stopped_primary() -> LocalFacts:
+    return local(member=member(running=False, responsive=False, in_recovery=None, standby_signal=False))
+
+
+OBSTACLES = [
+    (local(version=14), UPSTREAM, "data_of_other_version"),
+    (local(), upstream(system_identifier="1"), "other_cluster"),
+    (stopped_primary(), upstream(slots={}), "was_primary"),
+    (local(member=member()), upstream(slots={"db2": SlotFacts(False, "lost")}), "wal_lost"),
+]
+
+
+@pytest.mark.parametrize(("here", "there", "reason"), OBSTACLES)
+def test_data_is_never_replaced_without_a_word(here: LocalFacts, there: UpstreamFacts, reason: str) -> None:
+    with pytest.raises(Refused) as caught:
+        plan(WISH, here, there)
+    assert caught.value.reason == reason
+    assert "replication_allow_reclone=db2" in caught.value.next_step
+
+
+@pytest.mark.parametrize(("here", "there", "_reason"), OBSTACLES)
+def test_with_the_word_it_is_kept_aside(here: LocalFacts, there: UpstreamFacts, _reason: str) -> None:
+    made = plan(RECLONE, here, there)
+    assert made.clones
+    assert made.has("set_aside")
+    assert made.has("stop") == here.member.running
+
+
+def test_a_lost_slot_does_not_matter_while_it_streams() -> None:
+    assert plan(WISH, local(), upstream(slots={"db2": SlotFacts(False, "lost")})).actions == ()
+
+
+@pytest.mark.parametrize(
+    ("wish", "here", "there", "reason"),
+    [
+        (dataclasses.replace(RECLONE, upstream="db2"), virgin(), UPSTREAM, "upstream_is_self"),
+        (RECLONE, local(member=member(fence={"at": "now", "operation": "x"})), UPSTREAM, "fenced"),
+        (RECLONE, local(member=member(in_recovery=False)), UPSTREAM, "runs_as_primary"),
+        (RECLONE, local(member=member(responsive=False, in_recovery=None)), UPSTREAM, "not_responsive"),
+        (RECLONE, virgin(content=FOREIGN), UPSTREAM, "not_a_data_directory"),
+        (RECLONE, virgin(), upstream(version_number=140009), "version_differs"),
+        (WISH, virgin(mount_point=True), upstream(slots={}), "mount_point"),
+        (WISH, virgin(), UPSTREAM, "slot_in_use"),
+        (WISH, virgin(), upstream(slots={}, tablespaces=2), "tablespaces"),
+        (WISH, virgin(free_bytes=10_500_000_000), upstream(slots={}), "disk_full"),
+    ],
+)
+def test_what_no_word_overrides(wish: StandbyWish, here: LocalFacts, there: UpstreamFacts, reason: str) -> None:
+    with pytest.raises(Refused) as caught:
+        plan(wish, here, there)
+    assert caught.value.reason == reason
+    assert caught.value.state == "Nothing was touched."
+    assert caught.value.next_step
+
+
+def test_a_small_cluster_needs_a_reserve_too() -> None:
+    assert required_bytes(1_000_000) == 1_000_000 + 256 * 1024 * 1024
+    assert required_bytes(10**12) == 11 * 10**11
