@@ -137,7 +137,7 @@ class SystemRunner:
             source.write(input_data or b"")
             source.seek(0)
             try:
-                process = subprocess.Popen(  # pylint: disable=consider-using-with
+                process = subprocess.Popen(
                     list(argv),
                     stdin=source,
                     stdout=out,
@@ -181,7 +181,7 @@ def spawn_detached(argv: t.Sequence[str]) -> None:
         os.waitpid(child, 0)
         return
     try:
-        subprocess.Popen(  # pylint: disable=consider-using-with
+        subprocess.Popen(
             list(argv),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -94,3 +94,13 @@ class DeadlinePassed(HmsError):
 
 class Refused(HmsError):
     """A precondition does not hold; nothing was touched."""
+
+
+_T = t.TypeVar("_T")
+
+
+def expect(value: _T | None, what: str) -> _T:
+    """`value`, which cannot be None here; should it be after all, the error names `what` is missing."""
+    if value is None:
+        raise HmsError(f"{what} is missing, which cannot be.", reason="defect", next_step="Report this as a defect.")
+    return value

@@ -32,8 +32,10 @@ fi
 # create and start. One that has PostgreSQL already keeps its clusters and its settings as they are.
 if [[ " ${missing[*]} " == *" postgresql"* && ! -e /etc/postgresql-common/createcluster.conf ]]; then
     "${as_root[@]}" mkdir -p /etc/postgresql-common/createcluster.d
-    echo 'create_main_cluster = false' |
-        "${as_root[@]}" tee /etc/postgresql-common/createcluster.d/hms-postgres.conf >/dev/null
+    # the same file, to the letter, that the role postgresql writes
+    printf '%s\n' '# Written by the role hms.postgres.postgresql: instances are created by it, with checksums.' \
+        'create_main_cluster = false' |
+        "${as_root[@]}" tee /etc/postgresql-common/createcluster.d/50-hms.conf >/dev/null
 fi
 
 export DEBIAN_FRONTEND=noninteractive

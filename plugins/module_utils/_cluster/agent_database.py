@@ -18,9 +18,9 @@ import signal
 import typing as t
 
 from .._command import SystemRunner
-from .._errors import HmsError
+from .._errors import HmsError, expect
 from .._postgres import PsycopgSession, connect, format_lsn
-from .._tools import pg_controldata
+from .._tools import auto_conf, pg_controldata
 from .._tools.pg_controldata import PgControldata
 from .._tools.service import InstanceService, postmaster_pid
 from .._tools.wal_files import newest_timeline
@@ -93,6 +93,12 @@ class DatabaseHandler:
         found = as_dict(facts.observe(self.host, runner=self.runner))
         return {"facts": found, "sync_policy": self.host.sync_policy}
 
+    def note_before(self, session: PsycopgSession, *names: str) -> None:
+        """Remember what ALTER SYSTEM had set, once: what is noted first is the state before the operation."""
+        for name in names:
+            value = None if name == settings.BULLETIN else settings.own_value(session, name)
+            self.restore_values.setdefault(name, value)
+
     # -- arming: everything slow ---------------------------------------------------------------------------
 
     def checkpoint(self) -> dict[str, t.Any]:
@@ -112,12 +118,7 @@ class DatabaseHandler:
         for name in made:
             session.execute(_SLOT, (name,))
         self.made_slots = made
-        before = {
-            settings.RETRY_INTERVAL: settings.own_value(session, settings.RETRY_INTERVAL),
-            "synchronous_standby_names": settings.own_value(session, "synchronous_standby_names"),
-            settings.BULLETIN: None,
-        }
-        self.restore_values = {**before, **self.restore_values}  # what was noted first is the state before
+        self.note_before(session, settings.RETRY_INTERVAL, "synchronous_standby_names", settings.BULLETIN)
         settings.alter_system(
             session,
             {
@@ -135,11 +136,7 @@ class DatabaseHandler:
         """Write down whom this primary will follow as a standby; without effect while it is primary."""
         session = self.session()
         self.candidate = candidate
-        self.restore_values = {
-            "primary_conninfo": settings.own_value(session, "primary_conninfo"),
-            "primary_slot_name": settings.own_value(session, "primary_slot_name"),
-            settings.BULLETIN: None,
-        }
+        self.note_before(session, "primary_conninfo", "primary_slot_name", settings.BULLETIN)
         settings.alter_system(
             session,
             {
@@ -267,14 +264,10 @@ class DatabaseHandler:
     def detach_receiver(self, *, deadline: float) -> dict[str, t.Any]:
         """Stop receiving WAL and show that no receiver is left: what is compared next can't grow any more."""
         session = self.session()
-        if not self.restore_values:
-            self.restore_values = {
-                "primary_conninfo": settings.own_value(session, "primary_conninfo"),
-                settings.BULLETIN: None,
-            }
+        self.note_before(session, "primary_conninfo", settings.RETRY_INTERVAL, settings.BULLETIN)
         self.context.holding = True
         self.state = "detached"
-        settings.alter_system(session, {"primary_conninfo": ""})
+        settings.alter_system(session, {"primary_conninfo": "", settings.RETRY_INTERVAL: settings.ARMED_RETRY_INTERVAL})
         self.context.demand(
             lambda: not session.value("SELECT count(*) FROM pg_catalog.pg_stat_wal_receiver WHERE pid IS NOT NULL"),
             f"The end of the WAL receiver of {self.host.name}",
@@ -285,13 +278,16 @@ class DatabaseHandler:
 
     def position(self) -> dict[str, t.Any]:
         """Timeline and the last position that is safely here."""
-        row = self.session().row(
-            "SELECT greatest(pg_catalog.pg_wal_lsn_diff(coalesce(pg_catalog.pg_last_wal_receive_lsn(), '0/0'), '0/0'),"
-            " pg_catalog.pg_wal_lsn_diff(coalesce(pg_catalog.pg_last_wal_replay_lsn(), '0/0'), '0/0'))::bigint,"
-            " (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()),"
-            " pg_catalog.pg_last_xact_replay_timestamp()"
+        row = expect(
+            self.session().row(
+                "SELECT greatest("
+                " pg_catalog.pg_wal_lsn_diff(coalesce(pg_catalog.pg_last_wal_receive_lsn(), '0/0'), '0/0'),"
+                " pg_catalog.pg_wal_lsn_diff(coalesce(pg_catalog.pg_last_wal_replay_lsn(), '0/0'), '0/0'))::bigint,"
+                " (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()),"
+                " pg_catalog.pg_last_xact_replay_timestamp()"
+            ),
+            "the answer",
         )
-        assert row is not None
         return {
             "lsn": int(row[0]),
             "timeline": max(int(row[1] or 0), newest_timeline(self.host.instance.data_directory)),
@@ -312,10 +308,13 @@ class DatabaseHandler:
             f"The promotion of {self.host.name}",
             timeout=deadline,
         )
-        row = session.row(
-            "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), pg_catalog.pg_current_wal_lsn()::text"
+        row = expect(
+            session.row(
+                "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()),"
+                " pg_catalog.pg_current_wal_lsn()::text"
+            ),
+            "the answer",
         )
-        assert row is not None
         return {
             "timeline": int(row[0][:8], 16),
             "lsn": row[1],
@@ -324,14 +323,18 @@ class DatabaseHandler:
 
     def follow(self, *, upstream: str) -> dict[str, t.Any]:
         """Stream from `upstream` from now on."""
-        conninfo = self.host.primary_conninfo(self.host.peer(upstream))
+        session = self.session()
+        self.note_before(session, settings.RETRY_INTERVAL)
         settings.alter_system(
-            self.session(),
-            {"primary_conninfo": conninfo, "primary_slot_name": self.host.slot_name, settings.BULLETIN: None},
+            session,
+            {
+                "primary_conninfo": self.host.primary_conninfo(self.host.peer(upstream)),
+                "primary_slot_name": self.host.slot_name,
+                settings.RETRY_INTERVAL: settings.ARMED_RETRY_INTERVAL,  # under strict synchrony writes wait for it
+                settings.BULLETIN: None,
+            },
         )
-        self.restore_values = {}
-        self.state = "idle"
-        self.context.holding = False
+        self.state = "following"
         self.context.note("following", upstream=upstream)
         return {}
 
@@ -386,7 +389,8 @@ class DatabaseHandler:
             runner=self.runner,
             os_user=self.host.instance.os_user,
         )
-        return found.as_record()
+        waited_for = auto_conf.read(self.host.instance.data_directory).get("synchronous_standby_names", "")
+        return {**found.as_record(), "waited_for": waited_for}
 
     def probe_rows(self, *, operation: str) -> dict[str, t.Any]:
         """Which of the write probe's rows are really here: per source, the sequence numbers."""

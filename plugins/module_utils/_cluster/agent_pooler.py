@@ -161,7 +161,7 @@ class PoolerHandler:
         begun = self.context.clock.monotonic()
         self.open_consoles()
         content = self.content if primary == self.candidate and self.content else self.render_for(primary, operation)
-        write_atomic(self.host.databases_file, content, mode=0o640, owner=self.host.os_user)
+        write_atomic(self.host.databases_file, content, mode=0o600, owner=self.host.os_user)
         for console in self.consoles.values():
             console.reload()
             console.change("server_login_retry", QUICK_RETRY)

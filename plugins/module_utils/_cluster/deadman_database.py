@@ -37,6 +37,7 @@ def act(handler: DatabaseHandler) -> None:
         "armed_primary": _put_settings_back,
         "stopped": _lead_again,
         "committed": _ask_candidate,
+        "following": _settle,
         "promoted": _finish_promotion,
     }
     action = actions.get(handler.state)
@@ -114,6 +115,10 @@ def _ask_candidate(handler: DatabaseHandler) -> None:
         clock=clock,
     )
     handler.context.note("deadman_stays_down", lazy=False)
+
+
+def _settle(handler: DatabaseHandler) -> None:
+    handler.finish(role="standby")
 
 
 def _finish_promotion(handler: DatabaseHandler) -> None:

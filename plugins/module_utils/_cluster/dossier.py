@@ -158,7 +158,7 @@ def gather(wal: Wal, fork: Fork, *, timeout: float = 600.0) -> Gathered:
 def _ends_before(wal: Wal, segment: str, fork: Fork) -> bool:
     """Whether the log simply ends before a file that isn't there, so that nothing is missing."""
     later = [name for name in wal.segments() if name[:8] == segment[:8] and name > segment]
-    return not later and wal.control.checkpoint_lsn < fork.lsn
+    return bool(segment) and not later and wal.control.checkpoint_lsn < fork.lsn
 
 
 def _start_of_reading(wal: Wal, fork: Fork) -> int:

@@ -15,6 +15,11 @@ from .._tools.pg_waldump import WalRecord
 Relation = tuple[int, int, int]
 """Tablespace, database and file number."""
 
+DEFAULT_TABLESPACE = 1663
+GLOBAL_TABLESPACE = 1664
+FIRST_USER_NUMBER = 16384
+"""Files with smaller numbers are the system's own; a new database has hundreds of them."""
+
 RELATIONS_LISTED = 50
 """Relations kept per transaction."""
 
@@ -34,7 +39,7 @@ _SILENT = frozenset(
 _HEAP_CHANGES = ("INSERT", "MULTI_INSERT", "UPDATE", "HOT_UPDATE", "DELETE", "TRUNCATE")
 
 _BLOCK = re.compile(r"\brel (\d+)/(\d+)/(\d+)")
-_CREATE = re.compile(r"^CREATE (?:base|pg_tblspc/\d+/[^/]+)/(\d+)/(\d+)$")
+_CREATE = re.compile(r"^CREATE (?:base|pg_tblspc/(\d+)/[^/]+)/(\d+)/(\d+)$")
 _COMMIT = re.compile(r"^COMMIT(?:_PREPARED (\d+):)? (\d{4,}-\d\d-\d\d) (\d\d:\d\d:\d\d(?:\.\d+)?) ?([^\s;]*)")
 _ABORT = re.compile(r"^ABORT(?:_PREPARED (\d+):)? ")
 _SUBTRANSACTIONS = re.compile(r"; subxacts: ([\d ]+)")
@@ -149,8 +154,14 @@ class Collector:
 
     def _created(self, record: WalRecord) -> None:
         found = _CREATE.match(record.description.strip())
-        if found and record.lsn >= self._fork_lsn:
-            self.created.add((int(found[1]), int(found[2])))
+        if not found:
+            return
+        relation = (int(found[1] or DEFAULT_TABLESPACE), int(found[2]), int(found[3]))
+        if record.lsn >= self._fork_lsn:
+            self.created.add(relation[1:])
+        state = self._of(record.xid) if record.xid and relation[2] >= FIRST_USER_NUMBER else None
+        if state is not None:
+            state.touch(relation)
 
     def _of(self, xid: int) -> _Open | None:
         state = self._open.get(xid)

@@ -15,10 +15,7 @@ import typing as t
 
 from .._errors import HmsError
 from .._postgres import Session
-from .dossier_collect import Relation
-
-DEFAULT_TABLESPACE = 1663
-GLOBAL_TABLESPACE = 1664
+from .dossier_collect import DEFAULT_TABLESPACE, GLOBAL_TABLESPACE, Relation
 
 _DATABASES = "SELECT oid::bigint, datname FROM pg_catalog.pg_database WHERE datallowconn"
 

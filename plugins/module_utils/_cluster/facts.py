@@ -13,7 +13,7 @@ import os
 import typing as t
 
 from .._command import CommandRunner
-from .._errors import HmsError
+from .._errors import HmsError, expect
 from .._files import read_json
 from .._postgres import ConnectionParams, PsycopgSession, Session, connect, parse_lsn
 from .._record import list_records, load_record
@@ -200,8 +200,7 @@ def last_operation(state_directory: str) -> dict[str, t.Any] | None:
 
 
 def _from_server(session: Session, timeline_on_disk: int) -> dict[str, t.Any]:
-    row = session.row(_STATE)
-    assert row is not None  # a SELECT without FROM has a row
+    row = expect(session.row(_STATE), "the row of a SELECT without FROM")
     recovering = bool(row[0])
     values: dict[str, t.Any] = {
         "in_recovery": recovering,

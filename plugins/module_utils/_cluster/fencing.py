@@ -16,12 +16,13 @@ import typing as t
 
 from .._clock import Clock, iso, wait_until
 from .._command import CommandRunner
-from .._files import dump_json, remove_file, write_atomic
+from .._files import dump_json, read_bytes, read_json, remove_file, write_atomic
 from .._tools.pg_controldata import PgControldata
 from .._tools.service import InstanceService, postmaster_pid, processes_in
 from .facts import FENCE_FILE
 from .member_config import DatabaseHost
 
+AUTO, DISABLED = "auto", "disabled"
 FAST_PATIENCE = 5.0
 IMMEDIATE_PATIENCE = 2.0
 KILL_PATIENCE = 5.0
@@ -46,22 +47,39 @@ def _start_conf(host: DatabaseHost) -> str:
     return os.path.join(host.instance.config_directory, "start.conf")
 
 
+def start_conf(host: DatabaseHost) -> str:
+    """What Debian's start.conf says: auto, manual or disabled; auto where it says nothing."""
+    content = read_bytes(_start_conf(host)) or b""
+    words = [line.split("#", 1)[0].strip() for line in content.decode("utf-8", "replace").splitlines()]
+    return next((word for word in words if word), AUTO)
+
+
 def mark(host: DatabaseHost, *, operation: str, new_primary: str, reason: str, clock: Clock) -> dict[str, t.Any]:
     """Leave the marks that keep the instance from coming back writable after a reboot."""
-    note = {"operation": operation, "at": iso(clock.now()), "reason": reason, "new_primary": new_primary}
+    before = read_json(os.path.join(host.state_directory, FENCE_FILE)) or {}
+    word = start_conf(host)
+    note = {
+        "operation": operation,
+        "at": iso(clock.now()),
+        "reason": reason,
+        "new_primary": new_primary,
+        "start_conf": before.get("start_conf", AUTO) if word == DISABLED else word,
+    }
     os.makedirs(host.state_directory, mode=0o755, exist_ok=True)
     write_atomic(os.path.join(host.state_directory, FENCE_FILE), dump_json(note))
     if os.path.isdir(host.instance.config_directory):
-        write_atomic(_start_conf(host), "disabled\n", mode=0o644, owner=host.instance.os_user)
+        write_atomic(_start_conf(host), DISABLED + "\n", mode=0o644, owner=host.instance.os_user)
     write_standby_signal(host)
     return note
 
 
 def unmark(host: DatabaseHost, *, keep_standby_signal: bool) -> None:
     """Remove the marks: the instance may be started again."""
-    remove_file(os.path.join(host.state_directory, FENCE_FILE))
-    if os.path.isdir(host.instance.config_directory):
-        write_atomic(_start_conf(host), "auto\n", mode=0o644, owner=host.instance.os_user)
+    fence = os.path.join(host.state_directory, FENCE_FILE)
+    if start_conf(host) == DISABLED:
+        word = (read_json(fence) or {}).get("start_conf", AUTO)
+        write_atomic(_start_conf(host), word + "\n", mode=0o644, owner=host.instance.os_user)
+    remove_file(fence)
     if not keep_standby_signal:
         remove_standby_signal(host)
 

@@ -24,7 +24,7 @@ from .rejoin_apply import Patience, RejoinApplier
 from .rejoin_facts import RejoinInspector
 from .rejoin_model import RejoinFacts, RejoinPlan, RejoinWish
 from .rejoin_peers import Connect
-from .rejoin_record import RejoinRecord, situation
+from .rejoin_record import RejoinRecord, situation, software
 from .rejoin_rewind import RewindJob
 
 _ROUNDS = 4
@@ -41,9 +41,9 @@ class Request:
     allow_stop: bool = False
     patience: Patience = dataclasses.field(default_factory=Patience)
 
-    def parameters(self) -> dict[str, t.Any]:
+    def parameters(self, host: str) -> dict[str, t.Any]:
         """For the record."""
-        return {"allow_reclone": self.allow_reclone, "allow_stop": self.allow_stop}
+        return {"host": host, "allow_reclone": self.allow_reclone, "allow_stop": self.allow_stop}
 
 
 class Rejoin:
@@ -102,10 +102,9 @@ class Rejoin:
     def _carry_out(
         self, host: DatabaseHost, inspector: RejoinInspector, found: RejoinFacts, plan: RejoinPlan
     ) -> Result:
-        record = RejoinRecord(host, by=self._request.by, parameters=self._request.parameters(), clock=self._clock)
-        job = RewindJob(
-            host, inspector, operation=record.identifier, runner=self._runner, clock=self._clock
-        )
+        parameters = self._request.parameters(host.name)
+        record = RejoinRecord(host, by=self._request.by, parameters=parameters, clock=self._clock)
+        job = RewindJob(host, inspector, operation=record.identifier, runner=self._runner, clock=self._clock)
         if found.mark is not None and found.mark_state in ("killed", "finished"):
             job.adopt(found.mark)
         applier = RejoinApplier(
@@ -183,7 +182,7 @@ def _done(
     plan: RejoinPlan,
 ) -> Result:
     _keep_losses(record, job)
-    record.put(after=situation(after))
+    record.put(after=situation(after), software=software(after))
     values = _values(after, plan)
     message = f"{after.name} is a standby of {values['primary']} and streams."
     count = None

@@ -17,7 +17,8 @@ from .._command import CommandRunner
 from .._errors import DeadlinePassed, HmsError
 from .._files import remove_file
 from .._postgres import Session, connect
-from .._provision import standby_autoconf, standby_plan
+from .._provision import standby_plan
+from .._tools import auto_conf
 from .._provision.standby_apply import StandbyApplier
 from .._provision.standby_inspect import inspect_local, inspect_upstream, upstream_params
 from .._provision.standby_model import StandbyWish
@@ -30,7 +31,7 @@ from .rejoin_facts import RejoinInspector
 from .rejoin_model import Action, PrimaryFacts, RejoinFacts
 from .rejoin_peers import Connect, ask
 from .rejoin_plan import stale_slots
-from .rejoin_rewind import RewindJob, clear_stale_pidfile
+from .rejoin_rewind import RewindJob, clear_stale_locks
 
 CHECKPOINT_PATIENCE = 330.0
 """A little more than PostgreSQL's default checkpoint_timeout, after which a checkpoint comes by itself."""
@@ -237,7 +238,7 @@ class RejoinApplier:
         mark, mark_state = rejoin_mark.read_state(host)
         detail = self._job.put_settings_back() if mark is not None and mark_state != "stale" else "settings unchanged"
         remove_file(os.path.join(self._data, "recovery.signal"))
-        standby_autoconf.update(
+        auto_conf.update(
             self._data,
             {
                 "primary_conninfo": host.primary_conninfo(host.peer(primary.name)),
@@ -271,10 +272,10 @@ class RejoinApplier:
 
     def _unfence(self) -> str:
         fencing.unmark(self._host, keep_standby_signal=True)
-        return "start.conf says auto; standby.signal stays"
+        return f"start.conf says {fencing.start_conf(self._host)}; standby.signal stays"
 
     def _start(self) -> str:
-        clear_stale_pidfile(self._data)
+        clear_stale_locks(self._host.instance)
         self._service.start_soon()
         return "being started"
 
@@ -328,18 +329,19 @@ class RejoinApplier:
         )
 
     def _not_streaming(self, seen: t.Mapping[str, t.Any], primary: PrimaryFacts) -> HmsError:
-        instance = self._host.instance
-        log = f"/var/log/postgresql/postgresql-{instance.version}-{instance.instance}.log"
         running = postmaster_pid(self._data) is not None
+        log = log_file(self._host)
+        complaints = last_complaints(log)
         sides = f"its receiver is {seen.get('receiver') or 'absent'}, its sender {seen.get('sender') or 'absent'}"
+        said = f" Its log says: {complaints[-1]}" if complaints else ""
         return DeadlinePassed(
-            f"{self._host.name} does not stream from {primary.name}: {seen.get('error') or sides}.",
+            f"{self._host.name} does not stream from {primary.name}: {seen.get('error') or sides}.{said}",
             reason="not_streaming",
             phase="verify",
             state=f"It {'runs' if running else 'is down'}; it is set up as a standby and cannot become writable.",
             next_step=f"Read its log, {log}. If the primary no longer has the WAL it asks for, run again with "
-            "-e rejoin_allow_reclone=true; if it was only slow, run again as it is.",
-            details=dict(seen),
+            "-e allow_reclone=true; if it was only slow, run again as it is.",
+            details={**seen, "log": complaints},
         )
 
     def _drop_stale_slots(self, facts: RejoinFacts, primary: PrimaryFacts) -> str:
@@ -354,3 +356,20 @@ class RejoinApplier:
         finally:
             session.close()
         return f"dropped {', '.join(stale)}" if stale else "none"
+
+
+def log_file(host: DatabaseHost) -> str:
+    """Where Debian's tools let the server write."""
+    return f"/var/log/postgresql/postgresql-{host.instance.version}-{host.instance.instance}.log"
+
+
+def last_complaints(path: str) -> list[str]:
+    """The last FATAL and PANIC lines of a log; they tell why a server doesn't start, and hold nobody's data."""
+    try:
+        with open(path, "rb") as source:
+            size = source.seek(0, os.SEEK_END)
+            source.seek(max(0, size - (1 << 16)))
+            lines = source.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+    return [line[:300] for line in lines if "FATAL:" in line or "PANIC:" in line][-3:]

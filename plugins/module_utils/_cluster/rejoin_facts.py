@@ -11,13 +11,12 @@ import os
 
 from .._command import CommandRunner
 from .._errors import HmsError
-from .._files import read_bytes
 from .._postgres import Session, connect
 from .._tools import pg_rewind
 from .._tools.pg_controldata import ControlData, PgControldata
 from .._tools.pg_waldump import PgWaldump, segment_name
 from .._tools.postgres_single import PostgresSingle
-from . import facts, rejoin_mark
+from . import facts, fencing, rejoin_mark
 from .dossier_wal import Wal, common_checkpoint, own_timeline
 from .member_config import DatabaseHost
 from .model import MemberFacts, Slot
@@ -69,7 +68,7 @@ class RejoinInspector:
             mark=mark,
             mark_state=mark_state,
             rewinding=tuple(pg_rewind.running_on(host.instance.data_directory)),
-            start_conf=start_conf(host),
+            start_conf=fencing.start_conf(host),
             points_at_primary=primary is not None and self._points_at(primary.name, member),
         )
         return dataclasses.replace(found, divergence=self._compare(found))
@@ -195,14 +194,3 @@ def _has_log_from(wal: Wal, timeline: int, lsn: int) -> bool:
     if wanted not in wal.segments():
         return False  # a log that ends in an earlier file; what lies behind would have left a checkpoint or files
     return wal.tool.first_at_or_after(wal.directory, lsn, timeline=timeline) is not None
-
-
-def start_conf(host: DatabaseHost) -> str:
-    """What Debian's start.conf says: auto, manual or disabled."""
-    content = read_bytes(os.path.join(host.instance.config_directory, "start.conf"))
-    if content is None:
-        return "auto"
-    words = [line.split("#", 1)[0].strip() for line in content.decode("utf-8", "replace").splitlines()]
-    return next((word for word in words if word), "auto")
-
-

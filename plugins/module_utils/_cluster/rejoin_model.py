@@ -106,6 +106,24 @@ class RejoinWish:
     """Stop this host's server although it takes writes, when another primary exists."""
 
 
+_PHASES = {
+    "await_rewind": "prepare",
+    "stop": "prepare",
+    "create_slot": "prepare",
+    "renew_slot": "prepare",
+    "await_checkpoint": "prepare",
+    "list_losses": "dossier",
+    "recover": "dossier",
+    "keep_wal": "dossier",
+    "rewind": "rewind",
+    "resume_rewind": "rewind",
+    "sync": "rewind",
+    "reclone": "clone",
+    "verify": "verify",
+    "drop_stale_slots": "finish",
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Action:
     """One thing to do, and why."""
@@ -113,7 +131,11 @@ class Action:
     id: str
     what: str
     why: str
-    phase: str = "rejoin"
+
+    @property
+    def phase(self) -> str:
+        """The phase of the operation that it belongs to."""
+        return _PHASES.get(self.id, "follow")
 
 
 @dataclasses.dataclass(frozen=True)

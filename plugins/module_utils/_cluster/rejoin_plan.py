@@ -16,16 +16,16 @@ import typing as t
 from .._errors import HmsError, Refused
 from .._postgres import format_lsn
 from .._tools.pg_controldata import SHUT_DOWN, SHUT_DOWN_IN_RECOVERY
+from .fencing import DISABLED
 from .rejoin_model import HOPELESS, Action, Divergence, PrimaryFacts, RejoinFacts, RejoinPlan, RejoinWish
 
 UNTOUCHED = "Nothing was touched."
-_RECLONE = "or allow a new copy: -e rejoin_allow_reclone=true (the old data directory is kept beside it)."
+_RECLONE = "or allow a new copy: -e allow_reclone=true (the old data directory is kept beside it)."
 
 _DROP_STALE_SLOTS = Action(
     "drop_stale_slots",
     "drop slots left from when it was a primary",
     "their members stream from elsewhere, and a slot holds back WAL",
-    "finish",
 )
 
 
@@ -78,7 +78,7 @@ def _without_instance(facts: RejoinFacts, primary: PrimaryFacts, wish: RejoinWis
         raise _refuse(
             f"There is no PostgreSQL instance in the data directory of {facts.name}.",
             "no_instance",
-            "Run again with -e rejoin_allow_reclone=true; it copies the primary.",
+            "Run again with -e allow_reclone=true; it copies the primary.",
         )
     why = "there is no instance here"
     actions = (*_slot(facts, primary), _reclone(primary, why), *_bring_up(facts, primary, fenced=False))
@@ -137,7 +137,7 @@ def _stop_writable(facts: RejoinFacts, primary: PrimaryFacts, wish: RejoinWish) 
             f"(timeline {primary.answer.timeline}).",
             "two_primaries",
             f"Find out who writes to {facts.name} and cut it off now. If {primary.name} is the right one, run again "
-            "with -e rejoin_allow_stop=true: it is stopped, what it wrote is listed and kept, then it is rewound.",
+            "with -e allow_stop=true: it is stopped, what it wrote is listed and kept, then it is rewound.",
             state=f"{facts.name} still takes writes. Nothing was touched.",
         )
     why = "a failover fenced it" if fenced else "the operator allowed it"
@@ -161,7 +161,7 @@ def _follow(facts: RejoinFacts, primary: PrimaryFacts) -> RejoinPlan:
             actions.append(Action("point", f"point it at {primary.name}", "it follows somebody else, or nobody"))
     if not facts.member.standby_signal:
         actions.append(Action("signal", "write standby.signal", "after a restart it would be a primary"))
-    if facts.member.fence or facts.start_conf != "auto":
+    if facts.member.fence or facts.start_conf == DISABLED:
         actions.append(_unfence(facts))
     if not streams:
         actions.append(_verify(facts, primary))
@@ -222,7 +222,7 @@ def _between_two_sources(facts: RejoinFacts, primary: PrimaryFacts, wish: Rejoin
         raise _refuse(
             message,
             "half_rewound",
-            f"It needs a new copy: run again with -e rejoin_allow_reclone=true. What was lost is kept in "
+            f"It needs a new copy: run again with -e allow_reclone=true. What was lost is kept in "
             f"{facts.mark.folder}.",
             state="The server is down; its data directory is between two states and cannot be started.",
         )
@@ -291,7 +291,7 @@ def _obstacle(facts: RejoinFacts, primary: PrimaryFacts, divergence: Divergence)
         return _refuse(
             f"{facts.name} has neither data checksums nor wal_log_hints, so pg_rewind cannot know what changed.",
             "rewind_unprepared",
-            "Run again with -e rejoin_allow_reclone=true; the old data directory is kept beside the new one.",
+            "Run again with -e allow_reclone=true; the old data directory is kept beside the new one.",
         )
     if divergence.common is None and not archive:
         return _refuse(
@@ -341,12 +341,12 @@ def _evidence(facts: RejoinFacts, divergence: Divergence, *, recover: bool) -> l
     assert facts.control is not None
     where = str(divergence.fork) if divergence.fork else "an unknown fork"
     why = f"the log goes on after {where}"
-    actions = [Action("list_losses", "list the transactions that never replicated", why, "dossier")]
+    actions = [Action("list_losses", "list the transactions that never replicated", why)]
     if recover and facts.control.state not in (SHUT_DOWN, SHUT_DOWN_IN_RECOVERY):
         why = f"pg_control says {facts.control.state!r}"
-        actions.append(Action("recover", "crash recovery in single-user mode", why, "dossier"))
+        actions.append(Action("recover", "crash recovery in single-user mode", why))
     why = "pg_rewind and a new copy both destroy it"
-    actions.append(Action("keep_wal", "copy the diverged WAL, pg_control and settings aside", why, "dossier"))
+    actions.append(Action("keep_wal", "copy the diverged WAL, pg_control and settings aside", why))
     return actions
 
 
@@ -370,13 +370,13 @@ def _unfence(facts: RejoinFacts) -> Action:
 
 def _verify(facts: RejoinFacts, primary: PrimaryFacts) -> Action:
     why = f"done means streaming on timeline {primary.answer.timeline}, seen from both sides"
-    return Action("verify", f"wait until {facts.name} streams from {primary.name}", why, "verify")
+    return Action("verify", f"wait until {facts.name} streams from {primary.name}", why)
 
 
 def _bring_up(facts: RejoinFacts, primary: PrimaryFacts, *, fenced: bool = True) -> list[Action]:
     """`fenced`: an earlier action of this plan bars the server from starting."""
     actions = [Action("configure", f"make it a standby of {primary.name}, slot {facts.slot_name}", "before it starts")]
-    if fenced or facts.member.fence or facts.start_conf != "auto":
+    if fenced or facts.member.fence or facts.start_conf == DISABLED:
         actions.append(_unfence(facts))
     actions.append(Action("start", f"start PostgreSQL on {facts.name}", "it is down"))
     actions.append(_verify(facts, primary))

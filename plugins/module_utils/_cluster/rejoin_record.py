@@ -97,6 +97,18 @@ class RejoinRecord:
         return document
 
 
+def software(facts: RejoinFacts) -> dict[str, t.Any]:
+    """Versions, as far as the servers told them."""
+    versions = {
+        answer.name: f"{answer.version_number // 10000}.{answer.version_number % 10000}"
+        for answer in facts.answers
+        if answer.version_number
+    }
+    if facts.member.version:
+        versions[facts.name] = facts.member.version
+    return {"postgresql": versions}
+
+
 def situation(facts: RejoinFacts) -> dict[str, t.Any]:
     """``before`` and ``after`` of the record."""
     member, control = facts.member, facts.control

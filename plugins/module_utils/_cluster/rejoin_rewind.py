@@ -13,7 +13,7 @@ import typing as t
 from .._clock import Clock, iso
 from .._command import CommandRunner, find_program
 from .._errors import HmsError
-from .._files import remove_file
+from .._files import read_bytes, remove_file
 from .._postgres import format_lsn, parse_lsn
 from .._tools.pg_controldata import SHUT_DOWN, ControlData
 from .._tools.pg_rewind import PgRewind
@@ -23,7 +23,7 @@ from .._tools.service import processes_in
 from . import dossier, dossier_keep, fencing, rejoin_mark
 from .dossier_names import NamesFromOldCatalog, NamesFromServer, RelationNames
 from .dossier_wal import SEGMENT
-from .member_config import DatabaseHost
+from .member_config import DatabaseHost, Instance
 from .rejoin_facts import REPLICATION_DATABASE, RejoinInspector, config_file
 from .rejoin_history import Fork
 from .rejoin_model import Mark, PrimaryFacts, RejoinFacts
@@ -184,7 +184,7 @@ class RewindJob:
 
     def _bar_starting(self, found: RejoinFacts) -> None:
         """Data that is being looked at or half rewound must not be started by anybody."""
-        if found.member.fence and found.start_conf == "disabled":
+        if found.member.fence and found.start_conf == fencing.DISABLED:
             return
         fencing.mark(
             self._host,
@@ -245,14 +245,20 @@ class RewindJob:
         return f"settings: {', '.join(settings) or 'unchanged'}; {len(older)} older WAL files"
 
 
-def clear_stale_pidfile(data_directory: str) -> bool:
-    """Remove postmaster.pid when no process works in the directory.
+def clear_stale_locks(instance: Instance) -> list[str]:
+    """Remove the lock files of a dead server, when no process works in its data directory; returns their paths.
 
-    The server itself keeps it as long as a process with that number exists, be it a zombie or another program.
+    The server program respects them as long as any process has the number in them: a zombie that nobody has
+    reaped, or another program that was given it since.
     """
-    if processes_in(data_directory):
-        return False
-    return remove_file(os.path.join(data_directory, "postmaster.pid"))
+    if processes_in(instance.data_directory):
+        return []
+    locks = [os.path.join(instance.data_directory, "postmaster.pid")]
+    socket_lock = os.path.join(instance.socket_directory, f".s.PGSQL.{instance.port}.lock")
+    content = (read_bytes(socket_lock) or b"").decode("utf-8", "surrogateescape").splitlines()
+    if len(content) > 1 and os.path.realpath(content[1]) == os.path.realpath(instance.data_directory):
+        locks.append(socket_lock)
+    return [path for path in locks if remove_file(path)]
 
 
 def _before_fork(mark: Mark, segment_size: int) -> t.Callable[[str], bool]:
@@ -277,7 +283,7 @@ def _explained(error: HmsError, mark: Mark) -> HmsError:
     )
     error.next_step = "Remove the cause and run the same again: the rewind is repeated from what was kept."
     if error.reason in ("wal_missing", "no_common_history", "rewind_unprepared"):
-        error.next_step = "pg_rewind cannot work here. Run again with -e rejoin_allow_reclone=true for a new copy."
+        error.next_step = "pg_rewind cannot work here. Run again with -e allow_reclone=true for a new copy."
     return error
 
 
@@ -288,7 +294,7 @@ class _WithoutSignals:
         self._host = host
 
     def __enter__(self) -> None:
-        clear_stale_pidfile(self._host.instance.data_directory)
+        clear_stale_locks(self._host.instance)
         for name in ("standby.signal", "recovery.signal"):
             remove_file(os.path.join(self._host.instance.data_directory, name))
 

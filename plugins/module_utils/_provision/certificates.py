@@ -222,8 +222,8 @@ class CertificateManager:
                 "key_file": wish.key,
                 "actions": [{"id": action.id, "what": texts[action.id], "why": action.why} for action in actions],
             },
-            before="".join(f"# {action.why}\n" for action in actions),
-            after="".join(f"{texts[action.id]}\n" for action in actions),
+            before="",
+            after="".join(f"{texts[action.id]} ({action.why})\n" for action in actions),
             warnings=warnings,
         )
 

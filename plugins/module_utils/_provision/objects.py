@@ -115,8 +115,8 @@ class ObjectsManager:
         return Result(
             changed=bool(plan.actions),
             values={"actions": [action.as_dict() for action in plan.actions], "skipped_because": plan.skipped or None},
-            before="".join(f"# {action.why}\n" for action in plan.actions),
-            after="".join(f"{action.what}\n" for action in plan.actions),
+            before="",
+            after="".join(f"{action.what} ({action.why})\n" for action in plan.actions),
             warnings=[*warnings, *plan.warnings],
         )
 

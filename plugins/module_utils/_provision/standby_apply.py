@@ -25,7 +25,7 @@ from .._files import sync_directory, write_atomic
 from .._postgres import Session, quote_literal
 from .._tools.pg_basebackup import PgBasebackup
 from .._tools.pg_cluster_tools import PgCtlCluster
-from . import standby_autoconf
+from .._tools import auto_conf
 from .standby_inspect import CLONE_MARK, copies_into, inspect_upstream, upstream_params
 from .standby_model import LocalFacts, StandbyPlan, StandbyWish
 
@@ -100,10 +100,13 @@ class StandbyApplier:
 
     def _remove_leftover(self, path: str) -> None:
         """Remove an unfinished copy, and end a pg_basebackup that still fills it although nobody waits for it."""
-        for pid in copies_into(path):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-        if not wait_until(lambda: not copies_into(path), clock=self._clock, timeout=20.0, interval=0.1):
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for pid in copies_into(path):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            if wait_until(lambda: not copies_into(path), clock=self._clock, timeout=5.0, interval=0.1):
+                break
+        else:
             raise DeadlinePassed(
                 f"pg_basebackup still writes into {path} (pids {copies_into(path)}) and does not end.",
                 reason="orphan_copy",
@@ -144,8 +147,8 @@ class StandbyApplier:
 
     def _prepare(self, side: str) -> None:
         """Make the copy a standby before it gets its name."""
-        standby_autoconf.update(
-            side, self._pointers(), owner=self._host.instance.os_user, remove=standby_autoconf.NODE_SETTINGS
+        auto_conf.update(
+            side, self._pointers(), owner=self._host.instance.os_user, remove=auto_conf.NODE_SETTINGS
         )
         self._write_signal(side)
 
@@ -157,7 +160,7 @@ class StandbyApplier:
 
     def _point(self, *, running: bool) -> None:
         if not running:
-            standby_autoconf.update(self._wish.data_directory, self._pointers(), owner=self._host.instance.os_user)
+            auto_conf.update(self._wish.data_directory, self._pointers(), owner=self._host.instance.os_user)
             return
         session = self._connect_local()
         try:

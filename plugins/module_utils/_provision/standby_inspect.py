@@ -16,7 +16,7 @@ from .._errors import HmsError
 from .._files import read_bytes
 from .._postgres import ConnectionParams, Session
 from .._tools.service import alive
-from . import standby_autoconf
+from .._tools import auto_conf
 from .standby_model import ABSENT, DATA, EMPTY, FOREIGN, LocalFacts, SlotFacts, UpstreamFacts
 
 CLONE_MARK = ".clone-"
@@ -95,6 +95,7 @@ def inspect_local(host: DatabaseHost, *, runner: CommandRunner) -> LocalFacts:
         member=member,
         content=content,
         version=version,
+        fresh_copy=os.path.exists(os.path.join(data, "backup_label")),
         primary_conninfo=settings.get("primary_conninfo", ""),
         primary_slot_name=settings.get("primary_slot_name", ""),
         leftovers=left,
@@ -119,7 +120,7 @@ def _content(data_directory: str) -> tuple[str, int]:
 
 def _settings_on_disk(data_directory: str) -> t.Mapping[str, str]:
     try:
-        return standby_autoconf.read(data_directory)
+        return auto_conf.read(data_directory)
     except NotADirectoryError:
         return {}
 

@@ -26,6 +26,8 @@ class LocalFacts:
     """What the data directory holds: nothing (`ABSENT`, `EMPTY`), something else (`FOREIGN`), an instance (`DATA`)."""
     version: int = 0
     """The major version in PG_VERSION."""
+    fresh_copy: bool = False
+    """It is a copy that was never started (it still has its backup_label)."""
     primary_conninfo: str = ""
     primary_slot_name: str = ""
     leftovers: tuple[str, ...] = ()

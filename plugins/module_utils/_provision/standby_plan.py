@@ -17,6 +17,7 @@ from .standby_model import DATA, FOREIGN, LocalFacts, StandbyAction, StandbyPlan
 
 _UNTOUCHED = "Nothing was touched."
 _LOST = "lost"
+_PRIMARY_STATES = ("in production", "shut down", "shutting down", "in crash recovery")
 
 RESERVE_SHARE = 0.10
 RESERVE_LEAST = 256 * 1024 * 1024
@@ -104,14 +105,21 @@ def _obstacle(wish: StandbyWish, local: LocalFacts, upstream: UpstreamFacts) -> 
             "other_cluster",
             "Check the inventory, move the directory out of the way, " + word,
         )
-    if not local.member.running and not local.member.standby_signal:
+    if not local.member.running and _ran_as_primary(local):
         return _refuse(
-            f"The instance on {wish.member} was a primary (it has no standby.signal); "
-            "what it wrote may be nowhere else.",
+            f"The instance on {wish.member} was a primary when it last ran; what it wrote may be nowhere else.",
             "was_primary",
             f"Run playbooks/rejoin.yml -e host={wish.member}, which keeps what never replicated, " + word,
         )
     return _lost_wal(wish, local, upstream, word)
+
+
+def _ran_as_primary(local: LocalFacts) -> bool:
+    """Whether a stopped instance took writes when it last ran. A fence leaves a standby.signal in such a one too."""
+    if not local.member.standby_signal:
+        return True
+    control = local.member.control
+    return not local.fresh_copy and control is not None and control.state in _PRIMARY_STATES
 
 
 def _lost_wal(wish: StandbyWish, local: LocalFacts, upstream: UpstreamFacts, word: str) -> Refused | None:

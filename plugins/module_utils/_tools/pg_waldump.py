@@ -30,6 +30,7 @@ _PREFIX = b"rmgr: "
 _MISSING = re.compile(r'could not find file "([0-9A-F]{24})"')
 _STOPPED = re.compile(r"error in WAL record at ([0-9A-F]+/[0-9A-F]+): (.*)")
 _NOTHING = "could not find a valid record after"
+_NO_FILES = "could not find any WAL file"
 
 
 class WalRecord(t.NamedTuple):
@@ -73,7 +74,7 @@ class WalEnd(t.NamedTuple):
     """The last whole record that was read."""
     detail: str = ""
     segment: str = ""
-    """The file that is missing."""
+    """The file that is missing; empty where there is none at all."""
 
 
 def parse_record(line: bytes) -> WalRecord | None:
@@ -104,6 +105,8 @@ def classify_end(rc: int, stderr: str, last_lsn: int | None) -> WalEnd | None:
     missing = _MISSING.search(stderr)
     if missing:
         return WalEnd("missing_segment", last_lsn, stderr.strip()[-500:], missing.group(1))
+    if _NO_FILES in stderr:
+        return WalEnd("missing_segment", None, stderr.strip()[-500:])
     stopped = _STOPPED.search(stderr)
     if stopped:
         return WalEnd("end_of_wal", last_lsn, stopped.group(2).strip()[-500:])
@@ -131,7 +134,7 @@ class ProgramLines:
         self._late = False
         with contextlib.ExitStack() as stack:
             self._stderr = stack.enter_context(tempfile.TemporaryFile())
-            self._process = subprocess.Popen(  # pylint: disable=consider-using-with
+            self._process = subprocess.Popen(
                 self._argv,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -282,7 +285,7 @@ class PgWaldump:
 def missing_segment(segment: str, wal_directory: str) -> HmsError:
     """The error for a WAL file that is needed and isn't there."""
     return HmsError(
-        f"The WAL file {segment} is not in {wal_directory}.",
+        f"The WAL file {segment} is not in {wal_directory}." if segment else f"There is no WAL in {wal_directory}.",
         reason="wal_missing",
         state="Nothing was changed.",
         next_step="Bring it back from the WAL archive into that folder if there is one.",

@@ -10,11 +10,10 @@ import re
 
 from .._command import CommandRunner, find_program
 
-# Nothing of the old log may be thrown away or sent to an archive: it is about to be kept and compared.
+# Nothing of the old log may be thrown away or sent to an archive: it is about to be kept and compared. With
+# archive_mode on, every shutdown would also begin a new file of the log.
 _GUARDED = {
-    "archive_mode": "on",
-    "archive_command": "false",
-    "archive_library": "",
+    "archive_mode": "off",
     "wal_keep_size": "1TB",
     "max_slot_wal_keep_size": "-1",
     "synchronous_standby_names": "",

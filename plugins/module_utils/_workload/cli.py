@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 import typing as t
@@ -102,7 +101,10 @@ def _judge(options: argparse.Namespace) -> dict[str, t.Any]:
         found = evidence.examine(options.directory, session, _records(options, settings))
     finally:
         session.close()
-    return {**found, **verdict.conclude(found, verdict.Objectives(rto=options.rto, rpo=options.rpo))}
+    found.update(verdict.conclude(found, verdict.Objectives(rto=options.rto, rpo=options.rpo)))
+    if options.finish and found["passed"]:
+        site.finish(site.Site(options.finish, ()))
+    return found
 
 
 def _records(options: argparse.Namespace, settings: ledger.Settings) -> list[str]:
@@ -113,15 +115,11 @@ def _records(options: argparse.Namespace, settings: ledger.Settings) -> list[str
 
 
 def _site(options: argparse.Namespace) -> site.Site:
-    return site.Site(options.folder, tuple(options.instance), tuple(options.unit))
+    return site.Site(options.folder, tuple(options.instance), tuple(options.unit), options.poolers)
 
 
 def _prepare(options: argparse.Namespace) -> dict[str, t.Any]:
-    return site.prepare(_site(options), SystemRunner())
-
-
-def _finish(options: argparse.Namespace) -> dict[str, t.Any]:
-    return {"finished": site.finish(_site(options))}
+    return site.prepare(_site(options), SystemRunner(), digest=site.digest_of(options.built_from))
 
 
 def _clean(options: argparse.Namespace) -> dict[str, t.Any]:
@@ -160,14 +158,16 @@ def _parser() -> argparse.ArgumentParser:
     judge.add_argument("--records", help="a folder of records; those of operations since the run's start are taken")
     judge.add_argument("--rto", type=float, default=3600.0, help="seconds that an outage may last")
     judge.add_argument("--rpo", type=float, default=300.0, help="seconds of work that may be lost")
+    judge.add_argument("--finish", help="the demo's folder, to note there that a demo that passed went to its end")
     judge.add_argument("--stop", action="store_true", help="end the writers first")
-    for sub in (
-        command("prepare", _prepare, "Remove what an interrupted demo left; note that a demo is under way."),
-        command("finish", _finish, "Note that the demo went to its end."),
-        command("clean", _clean, "Remove all that the demo made."),
-    ):
+    prepare = command("prepare", _prepare, "Remove what an interrupted demo left; note that a demo is under way.")
+    prepare.add_argument(
+        "--built-from", action="append", default=[], help="files or folders of the code that builds it"
+    )
+    for sub in (prepare, command("clean", _clean, "Remove all that the demo made.")):
         sub.add_argument("--folder", required=True, help="the demo's folder")
         sub.add_argument("--instance", action="append", default=[], help="an instance of the demo; may be repeated")
+        sub.add_argument("--poolers", type=int, default=1, help="PgBouncer processes of the demo")
         sub.add_argument("--unit", action="append", default=[], help="systemd units of the demo; may be repeated")
     for sub in (start, stop, mark, judge):
         sub.add_argument("--directory", required=True, help="the run's folder")
@@ -179,7 +179,6 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: t.Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
-    os.umask(0o077)
     try:
         result: dict[str, t.Any] = options.work(options)
     except HmsError as error:

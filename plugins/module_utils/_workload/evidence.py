@@ -24,6 +24,8 @@ from .timeline import Sampler, Waits, Window, measure
 
 KILL = "kill"
 """The mark that says when an instance was killed."""
+FELT = ("failover", "switchover")
+"""Operations during which writers wait: their records get the ledgers' findings."""
 MARGIN = 1.0
 """Seconds before and after an operation that its curve shows."""
 SAMPLES = 2500
@@ -138,7 +140,7 @@ def merge(operation: Operation, found: dict[str, t.Any]) -> bool:
 
 
 def examine(directory: str, session: Session, paths: t.Sequence[str]) -> dict[str, t.Any]:
-    """Judge a run as a whole and for each of the operations; records get the findings. Plain data."""
+    """Judge a run as a whole and for each of the operations; their records get the findings. Plain data."""
     settings, marks = ledger.read_settings(directory), ledger.read_marks(directory)
     operations = open_records(paths, marks)
     total = judge.Tally()
@@ -150,7 +152,8 @@ def examine(directory: str, session: Session, paths: t.Sequence[str]) -> dict[st
     verdict: dict[str, t.Any] = {"writers": settings.writers, **total.as_dict(), "operations": []}
     for operation, waits in zip(operations, found):
         seen = clients(operation, waits, settings)
-        merge(operation, seen)
+        if operation.record.get("operation") in FELT:
+            merge(operation, seen)
         verdict["operations"].append(_summary(operation, waits, seen))
     return verdict
 

@@ -4,29 +4,33 @@
 
 """The demo's site on this machine: what is left of an earlier demo, and its removal. PRIVATE to the collection.
 
-Ours is what bears the demo's names: instances, the folder, and PgBouncer processes that were started with a
-configuration below that folder. Nothing else is looked at twice.
+Ours is what bears the demo's names: instances, the folder, and processes of a few programs that were started
+with a file in that folder as an argument. Nothing else is looked at twice.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import glob
+import hashlib
 import os
 import shutil
 import typing as t
 
 from .._command import CommandRunner, find_program
-from .._errors import Refused, ToolMissing
-from .._files import write_atomic
+from .._errors import HmsError, Refused, ToolMissing
+from .._files import dump_json, read_json, write_atomic
+from .._postgres import ConnectionParams, connect
 from .._tools.pg_cluster_tools import ListedInstance, PgDropCluster, PgLsClusters
 from .._tools.service import processes_in, systemd_runs
 from . import crash, process, supervisor
 
 FOLDER_NAME = "hms-postgres-demo"
-UNFINISHED = "unfinished"
-"""A file in the folder while a demo runs: where it is found at the start, the last demo was interrupted."""
+STATE = "demo.json"
+"""In the folder: the digest of the code that built the site, and whether the last demo went to its end."""
 WRITERS = "writers"
+PROGRAMS = ("pgbouncer", "pg_basebackup", "pg_rewind")
+"""What may run with a file of the demo as an argument: PgBouncer, and what an interrupted rejoin left behind."""
 UNITS = "/etc/systemd/system"
 
 
@@ -38,6 +42,8 @@ class Site:
     instances: tuple[str, ...]
     units: tuple[str, ...] = ()
     """systemd units that belong to it, with their wildcards."""
+    poolers: int = 1
+    """PgBouncer processes that it has when it is whole."""
 
     def check(self) -> None:
         """Refuse a folder that can't be the demo's: it would be removed."""
@@ -48,10 +54,14 @@ class Site:
                 state="Nothing was removed.",
             )
 
-    @property
-    def marker(self) -> str:
-        """The file that says that a demo is under way."""
-        return os.path.join(self.folder, UNFINISHED)
+    def state(self) -> dict[str, t.Any] | None:
+        """What the last demo noted; None where there was none."""
+        note = read_json(os.path.join(self.folder, STATE))
+        return note if isinstance(note, dict) else None
+
+    def remember(self, *, digest: str, finished: bool) -> None:
+        """Note what this demo builds from and how far it is."""
+        write_atomic(os.path.join(self.folder, STATE), dump_json({"digest": digest, "finished": finished}))
 
 
 def instances(site: Site, runner: CommandRunner) -> list[ListedInstance]:
@@ -63,28 +73,42 @@ def instances(site: Site, runner: CommandRunner) -> list[ListedInstance]:
     return [instance for instance in listed if instance.name in site.instances]
 
 
-def poolers(site: Site) -> list[process.Process]:
-    """PgBouncer processes with a configuration file in the demo's folder."""
-    inside = (os.path.realpath(site.folder) + "/").encode()
+def arguments(pid: int) -> list[bytes]:
+    """A process's program, without its folder, and its arguments; an empty list when it is gone."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as source:
+            words = source.read().split(b"\0")
+    except OSError:
+        return []
+    return [os.path.basename(words[0]), *words[1:]]
+
+
+def is_ours(site: Site, words: t.Sequence[bytes]) -> bool:
+    """Whether a process is the demo's: one of our programs, with a file in the demo's folder as an argument."""
+    inside = site.folder.rstrip("/").encode() + b"/"
+    if not any(word.rpartition(b"=")[2].startswith(inside) for word in words[1:]):
+        return False
+    agent = words[0].startswith(b"python3") and words[1] == b"-c" and b"hms-postgres" in words[2]
+    return agent or words[0].decode(errors="replace") in PROGRAMS
+
+
+def working(site: Site, *programs: str) -> list[process.Process]:
+    """The demo's processes that run; with `programs`, those of them only."""
     found = []
     for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{name}/cmdline", "rb") as source:
-                argv = source.read().split(b"\0")
-        except OSError:
+        words = arguments(int(name))
+        if not words or not is_ours(site, words) or (programs and words[0].decode(errors="replace") not in programs):
             continue
         one = process.look(int(name))
-        if one is None or not one.runs or os.path.basename(argv[0]) != b"pgbouncer":
-            continue
-        if any(os.path.realpath(word).startswith(inside) for word in argv[1:] if word.startswith(b"/")):
+        if one is not None and one.runs:
             found.append(one)
     return found
 
 
 def problem(site: Site, runner: CommandRunner) -> str:
-    """Why the site can't be used as it is; empty when it can, or when there is none."""
-    found = instances(site, runner)
-    if os.path.exists(site.marker):
+    """Why the site has to be removed and built anew; empty when it may stay, or when there is none."""
+    found, state = instances(site, runner), site.state()
+    if state is not None and not state.get("finished"):
         return "the last demo was interrupted"
     if not found:
         return "files of an earlier demo are left, but no instance" if os.path.isdir(site.folder) else ""
@@ -97,25 +121,63 @@ def problem(site: Site, runner: CommandRunner) -> str:
     return "" if len(primaries) == 1 else f"{len(primaries)} of its instances are primaries"
 
 
-def prepare(site: Site, runner: CommandRunner) -> dict[str, t.Any]:
+def stands(site: Site, runner: CommandRunner, digest: str) -> bool:
+    """Whether the site is whole, at work, and was built by the same code: then there is nothing to build."""
+    state = site.state()
+    if state is None or state.get("digest") != digest or len(working(site, "pgbouncer")) != site.poolers:
+        return False
+    found = [one for one in instances(site, runner) if not crash.is_standby(one.data_directory)]
+    return len(found) == 1 and streaming(found[0]) == len(site.instances) - 1
+
+
+def streaming(instance: ListedInstance) -> int:
+    """How many standbys stream from an instance; -1 when it does not say."""
+    params = ConnectionParams(host=instance.socket_directory, port=instance.port or 5432, connect_timeout=2)
+    try:
+        session = connect(params, os_user=params.user)
+        try:
+            return int(session.value("SELECT count(*) FROM pg_catalog.pg_stat_replication WHERE state = 'streaming'"))
+        finally:
+            session.close()
+    except HmsError:
+        return -1
+
+
+def digest_of(paths: t.Iterable[str]) -> str:
+    """One number for the content of files and folders; compiled Python doesn't count."""
+    total = hashlib.sha256()
+    for top in paths:
+        files = [top] if os.path.isfile(top) else []
+        for folder, folders, names in os.walk(top):
+            folders[:] = sorted(set(folders) - {"__pycache__"})
+            files += [os.path.join(folder, name) for name in sorted(names)]
+        for path in files:
+            with open(path, "rb") as source:
+                total.update(path.encode() + b"\0" + hashlib.sha256(source.read()).digest())
+    return total.hexdigest()
+
+
+def prepare(site: Site, runner: CommandRunner, *, digest: str = "") -> dict[str, t.Any]:
     """End what an earlier demo left behind, remove a site that is not whole, and note that a demo is under way."""
     site.check()
     supervisor.stop(os.path.join(site.folder, WRITERS))
     reason = problem(site, runner)
     removed = clean(site, runner)["removed"] if reason else []
-    os.makedirs(site.folder, mode=0o755, exist_ok=True)
-    write_atomic(site.marker, "A demo is under way.\n")
-    there = instances(site, runner)
-    return {"reason": reason, "removed": removed, "exists": bool(there)}
-
-
-def finish(site: Site) -> bool:
-    """The demo went to its end: the site is whole."""
+    standing = stands(site, runner, digest)
+    before = os.umask(0o022)  # the instances lie below the folder, so anybody may pass
     try:
-        os.unlink(site.marker)
-    except FileNotFoundError:
-        return False
-    return True
+        os.makedirs(site.folder, exist_ok=True)
+    finally:
+        os.umask(before)
+    site.remember(digest=digest, finished=False)
+    return {"reason": reason, "removed": removed, "stands": standing}
+
+
+def finish(site: Site) -> None:
+    """The demo went to its end."""
+    site.check()
+    state = site.state() or {}
+    site.remember(digest=str(state.get("digest", "")), finished=True)
 
 
 def clean(site: Site, runner: CommandRunner) -> dict[str, t.Any]:
@@ -125,9 +187,10 @@ def clean(site: Site, runner: CommandRunner) -> dict[str, t.Any]:
     if supervisor.stop(os.path.join(site.folder, WRITERS)):
         removed.append("the writers")
     removed += _units(site, runner)
-    for one in poolers(site):
+    for one in working(site):
+        program = b" ".join(arguments(one.pid)[:1]).decode(errors="replace")
         process.end(one.pid, one.started, patience=5.0)
-        removed.append(f"PgBouncer process {one.pid}")
+        removed.append(f"{program}, process {one.pid}")
     for instance in instances(site, runner):
         _drop(instance, runner)
         removed.append(f"the instance {instance.title}")

@@ -83,14 +83,12 @@ def _row(label: str, cells: t.Iterable[str]) -> str:
 
 def _text(found: t.Mapping[str, t.Any], objectives: Objectives, wrong: t.Sequence[str]) -> t.Iterator[str]:
     shown = [operation for operation in found["operations"] if operation["operation"] in TITLES]
-    yield _row("", (TITLES[operation["operation"]] for operation in shown))
+    yield _row("What the writers saw", (TITLES[operation["operation"]] for operation in shown))
     yield _row("writers waited", (seconds(one["longest_stall_seconds"]) for one in shown))
     yield _row("slowest single transaction", (seconds(one["longest_transaction_seconds"]) for one in shown))
     yield _row("transactions acknowledged", (f"{one['acknowledged']:,}" for one in shown))
     yield _row("failed, and said so", (f"{one['failed']:,}" for one in shown))
-    yield _row(
-        "answer lost (really committed)", (f"{one['unknown']:,} ({one['unknown_but_present']:,})" for one in shown)
-    )
+    yield _row("answer lost on the way", map(_unknown, shown))
     yield _row("acknowledged, then LOST", (f"{one['lost']:,}" for one in shown))
     yield _row(
         f"RTO, {seconds(objectives.rto)} allowed",
@@ -103,12 +101,18 @@ def _text(found: t.Mapping[str, t.Any], objectives: Objectives, wrong: t.Sequenc
         f"{found['writers']} writers were told {found['acknowledged']:,} times that their booking is safe;"
         f" {'all' if not found['lost'] else f'only {kept:,}'} of these are in the database now."
     )
+    yield "The failover was called at once; in life, add the time until somebody notices and types the command."
     yield from (f"NOT GOOD: {problem}." for problem in wrong)
     yield ""
     for operation in found["operations"]:
         yield f"{operation['operation'].capitalize()} report:".ljust(LABEL) + operation["report"]
     if found["operations"]:
         yield "The same as data:".ljust(LABEL) + "the .json file beside each"
+
+
+def _unknown(operation: t.Mapping[str, t.Any]) -> str:
+    count, present = operation["unknown"], operation["unknown_but_present"]
+    return f"{count:,} ({present:,} committed)" if count else "0"
 
 
 def _held(value: float | None, limit: float) -> str:

@@ -18,7 +18,7 @@ from ansible_collections.hms.postgres.plugins.module_utils._clock import iso
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.member_config import slot_name
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.model import ClusterFacts, MemberFacts
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.plan import Plan, Request
-from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused
+from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused, expect
 from ansible_collections.hms.postgres.plugins.module_utils._postgres import format_lsn
 
 from .operation import CRITICAL, Operation
@@ -113,9 +113,7 @@ def _fence_by_command(operation: Operation, plan: Plan, request: Request) -> dic
     argv = list(request.fence_command)
     with operation.step("fence", phase=CRITICAL, host="controller", title=f"Cut {plan.old_primary} off") as step:
         try:
-            process = subprocess.Popen(  # pylint: disable=consider-using-with
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-            )
+            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         except OSError as error:
             raise Refused(f"The fence command {argv[0]!r} can't be run: {error}", reason="fence_failed") from error
         deadline = operation.clock.monotonic() + COMMAND_DEADLINE
@@ -125,9 +123,8 @@ def _fence_by_command(operation: Operation, plan: Plan, request: Request) -> dic
                 raise Refused(f"The fence command did not end within {COMMAND_DEADLINE:g} s.", reason="fence_failed")
             operation.fleet.keep_alive()
             operation.clock.sleep(0.02)
-        assert process.stdout is not None
-        output = process.stdout.read(4000).decode("utf-8", "replace").strip()
-        process.stdout.close()
+        with expect(process.stdout, "the command's output") as stream:
+            output = stream.read(4000).decode("utf-8", "replace").strip()
         if process.returncode != 0:
             raise Refused(
                 f"The fence command ended with {process.returncode}, so {plan.old_primary} does not count as cut off: "
@@ -231,6 +228,21 @@ def let_go(operation: Operation, plan: Plan, error: HmsError) -> None:
     error.phase = error.phase or CRITICAL
 
 
+def acknowledged_only(found: dict[str, t.Any]) -> dict[str, t.Any]:
+    """What the old primary alone holds counts as lost only if it was acknowledged.
+
+    A primary that waits for a synchronous standby acknowledges nothing before that standby has it, so what no standby
+    has was not acknowledged; its client got no answer.
+    """
+    if not found.get("waited_for") or not found["count"]:
+        return found
+    basis = (
+        f"{found['basis']}: {found['count']} transactions that no standby has, none of them acknowledged, because the "
+        f"old primary waited for {found['waited_for']} (a session that weakened synchronous_commit aside)"
+    )
+    return {**found, "count": 0, "transactions": [], "unacknowledged": found["transactions"], "basis": basis}
+
+
 def losses(operation: Operation, plan: Plan, base: t.Mapping[str, t.Any], facts: ClusterFacts) -> dict[str, t.Any]:
     """What the old primary had acknowledged and the new one doesn't hold: exactly, when its disk can be read."""
     old = plan.old_primary
@@ -244,7 +256,7 @@ def losses(operation: Operation, plan: Plan, base: t.Mapping[str, t.Any], facts:
             tolerate=True,
         )
         if answers[old].error is None:
-            return answers[old].result
+            return acknowledged_only(answers[old].result)
     if facts.sync_policy == "strict":
         basis = f"{old or 'the old primary'} can't be read; under the policy strict every acknowledged write is here"
         return {"known": True, "count": 0, "bytes": 0, "transactions": [], "basis": basis}

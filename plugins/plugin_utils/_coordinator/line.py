@@ -19,7 +19,7 @@ import signal
 import subprocess
 import typing as t
 
-from ansible_collections.hms.postgres.plugins.module_utils._errors import ConnectionFailed, HmsError
+from ansible_collections.hms.postgres.plugins.module_utils._errors import ConnectionFailed, HmsError, expect
 
 # Read the length, then exactly so many bytes of zip into memory, and run its `agent` command.
 _BOOTSTRAP = (
@@ -67,15 +67,17 @@ class Line:
         self._buffer = b""
         self._stderr = b""
         self._pending: list[dict[str, t.Any]] = []
-        self._process = subprocess.Popen(  # pylint: disable=consider-using-with
+        self._process = subprocess.Popen(
             list(spec.argv),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-        for stream in (self._process.stdout, self._process.stderr):
-            assert stream is not None
+        self._stdin = expect(self._process.stdin, "the pipe in")
+        self._stdout = expect(self._process.stdout, "the pipe out")
+        self._errors = expect(self._process.stderr, "the pipe for errors")
+        for stream in (self._stdout, self._errors):
             os.set_blocking(stream.fileno(), False)
         if not spec.prompt:
             self._feed(b"%012d" % len(bundle) + bundle)
@@ -90,14 +92,12 @@ class Line:
 
     def handles(self) -> list[int]:
         """File descriptors to select on for reading."""
-        streams = (self._process.stdout, self._process.stderr)
-        return [stream.fileno() for stream in streams if stream is not None and not stream.closed]
+        return [stream.fileno() for stream in (self._stdout, self._errors) if not stream.closed]
 
     def _feed(self, data: bytes) -> None:
-        assert self._process.stdin is not None
         try:
-            self._process.stdin.write(data)
-            self._process.stdin.flush()
+            self._stdin.write(data)
+            self._stdin.flush()
         except (BrokenPipeError, OSError):
             self._lost("the line closed")
 
@@ -108,8 +108,7 @@ class Line:
 
     def pump(self) -> None:
         """Take in what has arrived."""
-        for stream, is_error in ((self._process.stdout, False), (self._process.stderr, True)):
-            assert stream is not None
+        for stream, is_error in ((self._stdout, False), (self._errors, True)):
             with contextlib.suppress(BlockingIOError, ValueError):
                 data = os.read(stream.fileno(), 1 << 16)
                 if is_error:
@@ -169,14 +168,12 @@ class Line:
 
     def close(self, *, patience: float = 0.5) -> None:
         """Close the line. The agent has detached itself, so nothing of it is killed by this."""
-        if self._process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError, OSError):
-                self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError, OSError):
+            self._stdin.close()
         try:
             self._process.wait(patience)
         except subprocess.TimeoutExpired:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGTERM)
-        for stream in (self._process.stdout, self._process.stderr):
-            if stream is not None:
-                stream.close()
+        for stream in (self._stdout, self._errors):
+            stream.close()

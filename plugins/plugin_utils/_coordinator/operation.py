@@ -172,6 +172,13 @@ class Operation:
                     self.clock.sleep(0.5)
             step.detail = f"{len(hosts)} of {len(hosts)} votes"
 
+    def pause(self, seconds: float) -> None:
+        """Let time pass without letting the agents believe that we are gone."""
+        deadline = self.clock.monotonic() + seconds
+        while self.clock.monotonic() < deadline:
+            self.fleet.keep_alive()
+            self.clock.sleep(0.05)
+
     def outcome(self, status: str, message: str, **more: t.Any) -> dict[str, t.Any]:
         """Write how it ended."""
         values = {"status": status, "message": message, "ended_at": iso(self.clock.now()), **more}

@@ -223,6 +223,7 @@ def _prove(
     )
     if plan.old_primary and plan.poolers:
         _show_refusal(operation, plan)
+    operation.pause(switchover.PROBE_AFTER)
     samples = _stop_probes(operation, plan)
     losses: dict[str, t.Any] = {"known": True, "count": 0, "bytes": 0, "transactions": [], "basis": ""}
     if promoted and request.operation == "failover":

@@ -22,6 +22,9 @@ from .operation import CRITICAL, Operation, Requests
 STOP_DEADLINE = 60.0
 CATCH_UP_DEADLINE = 10.0
 PROMOTE_DEADLINE = 60.0
+PROBE_BEFORE = 0.4
+"""Seconds of undisturbed writes that the probe shows before a planned change."""
+PROBE_AFTER = 0.6
 MARGIN = 3.0
 """Seconds an answer may take longer than the deadline given to the agent."""
 
@@ -29,6 +32,7 @@ MARGIN = 3.0
 def arm(operation: Operation, plan: Plan, sync_names: str) -> None:
     """Everything slow, while clients work on undisturbed."""
     old, new = plan.old_primary, plan.new_primary
+    arm_poolers(operation, plan)
     operation.everywhere(
         "checkpoint",
         {old: ("checkpoint", {}), new: ("checkpoint", {})},
@@ -43,7 +47,7 @@ def arm(operation: Operation, plan: Plan, sync_names: str) -> None:
         old: ("arm_primary", {"operation": identifier, "candidate": new}),
     }
     operation.everywhere("arm", armed, phase="arm", title="Prepare the change of roles", timeout=15.0)
-    arm_poolers(operation, plan)
+    operation.pause(PROBE_BEFORE)
 
 
 def arm_poolers(operation: Operation, plan: Plan) -> None:

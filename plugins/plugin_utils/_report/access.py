@@ -81,3 +81,9 @@ def integer(value: t.Any) -> int | None:
 def flag(value: t.Any) -> bool | None:
     """True, false, or not known."""
     return value if isinstance(value, bool) else None
+
+
+def position(value: t.Any) -> str:
+    """A position in the WAL; 0/0 is none."""
+    found = text(value)
+    return "" if found == "0/0" else found

@@ -87,22 +87,22 @@ def _within(samples: Iterable[Sample], window: Span) -> list[Sample]:
 def _draw(name: str, clients: Clients, window: Span, title: str) -> Html:
     samples = _within(clients.samples, window)
     sources = sorted({sample.source for sample in samples})
-    failed = [sample for sample in samples if not sample.ok]
+    rows = [(kind, [sample for sample in samples if sample.result == kind]) for kind in _kinds(samples)]
     bottom = _TOP + _HEIGHT
     across = Scale(window.started, window.ended, _LEFT, WIDTH - _RIGHT)
     highest = max((sample.latency for sample in samples), default=0.0)
     up = Scale(0.0, max(highest * 1.08, 0.001), bottom, _TOP)
     return drawing(
         name,
-        bottom + 30 + (24 if failed else 0),
+        bottom + 30 + 22 * len(rows),
         _stall_band(clients, across, bottom),
         time_axis(across, _TOP, bottom, in_seconds),
         _latency_axis(up),
         *[_line_of(part, across, up, index, window) for index, part in enumerate(_parts(samples, sources))],
         _stall_name(clients, across),
-        _failures(failed, across, bottom + 30) if failed else None,
+        *[_marks(kind, found, across, bottom + 30 + 22 * row) for row, (kind, found) in enumerate(rows)],
         title=title,
-        description=_in_words(clients, samples, failed, sources, highest),
+        description=_in_words(clients, samples, sources, highest),
     )
 
 
@@ -152,24 +152,32 @@ def _stall_name(clients: Clients, across: Scale) -> Html | None:
     return label(min(max(middle, _LEFT + half), WIDTH - _RIGHT - half), 17, text, "stall-name", "middle")
 
 
-def _failures(failed: list[Sample], across: Scale, y: float) -> Html:
-    """A cross for each moment at which writes failed; crosses too close to tell apart are one."""
+def _kinds(samples: list[Sample]) -> list[str]:
+    """The ways in which writes were not acknowledged: failed, unknown, and whatever else the record calls them."""
+    return sorted({sample.result for sample in samples} - {"ok"})
+
+
+def _marks(kind: str, found: list[Sample], across: Scale, y: float) -> Html:
+    """A mark for each moment at which writes were not acknowledged; those too close to tell apart are one."""
     buckets: dict[int, int] = {}
-    for sample in failed:
+    for sample in found:
         place = int(across(sample.sent) / 7)
         buckets[place] = buckets.get(place, 0) + 1
-    shapes = [label(_LEFT - 8, y + 4, "failed", "fail-name", "end")]
+    shapes = [label(_LEFT - 8, y + 4, shorten(kind or "no result", _LEFT - 8, 11.5), "fail-name", "end")]
     for place, number in sorted(buckets.items()):
         x = place * 7 + 3.5
-        mark = el("path", el("title", count(number, "failed write")), d=f"M{x - 3} {y - 3}l6 6m0-6l-6 6", class_="fail")
-        shapes.append(mark)
+        cross, ring = f"M{x - 3} {y - 3}l6 6m0-6l-6 6", f"M{x - 3} {y}a3 3 0 1 0 6 0a3 3 0 1 0-6 0"
+        words = el("title", count(number, f"{kind} write"))
+        shapes.append(el("path", words, d=cross if kind == "failed" else ring, class_="fail"))
     return join(shapes)
 
 
-def _in_words(clients: Clients, samples: list[Sample], failed: list[Sample], sources: list[str], highest: float) -> str:
-    through = ", ".join(source or "an unnamed bouncer" for source in sources)
-    told = f"{count(len(samples), 'write')} through {shorten(through, 2000, 12)}, {len(failed):,} of them failed."
-    told += f" The longest took {seconds(highest)}."
+def _in_words(clients: Clients, samples: list[Sample], sources: list[str], highest: float) -> str:
+    through = shorten(", ".join(source or "an unnamed bouncer" for source in sources), 2000, 12)
+    told = f"{count(len(samples), 'write')} through {through}"
+    for kind in _kinds(samples):
+        told += f", {sum(sample.result == kind for sample in samples):,} of them {kind or 'without a result'}"
+    told += f". The longest took {seconds(highest)}."
     if clients.stall:
         told += f" The stall lasted from {clients.stall.started:.3f} s to {clients.stall.ended:.3f} s."
     return told

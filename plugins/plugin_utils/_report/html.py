@@ -51,6 +51,7 @@ def _sections(record: Record, told: Verdict, digest: str) -> list[Html | None]:
         summary.figures(record),
         summary.refusals(record),
         summary.next_steps(record, told),
+        summary.warnings(record),
         story.timeline(record) if record.steps else None,
         summary.plan_section(record),
         story.writers(record),

@@ -16,6 +16,7 @@ from .phases import phase_title
 from .units import offset, seconds, span, stamp
 
 CLIP = 800
+ENTRIES = 30
 _GLYPHS = {"ok": "✓", "failed": "✕", "skipped": "–", "running": "…"}
 _TONES = {"ok": "good", "failed": "bad", "skipped": "muted", "running": "warn"}
 
@@ -67,7 +68,12 @@ def _result(step: Step) -> Html:
 def _evidence(evidence: Mapping[str, t.Any]) -> Html | None:
     if not evidence:
         return None
-    entries = [el("li", f"{text(name)}: ", el("code", _clipped(text(value)))) for name, value in evidence.items()]
+    entries = [
+        el("li", f"{text(name)}: ", el("code", _clipped(text(value) or "none")))
+        for name, value in list(evidence.items())[:ENTRIES]
+    ]
+    if len(evidence) > ENTRIES:
+        entries.append(el("li", f"{len(evidence) - ENTRIES} more in the record"))
     return el("ul", *entries, class_="evidence")
 
 
@@ -107,6 +113,9 @@ def about(record: Record, digest: str) -> Html:
 
 
 def _check(record: Record) -> Html:
+    if not record.outcome.status:
+        words = "SHA-256 of the record as far as it was written; it was never closed, so no file has this sum"
+        return el("div", words, class_="muted small")
     name = f"{record.id}.json" if record.id else "the record"
     return el("div", "SHA-256 of the record; compare with ", el("code", f"sha256sum {name}"), class_="muted small")
 

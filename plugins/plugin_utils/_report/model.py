@@ -45,6 +45,8 @@ class Refusal:
 
     rule: str
     message: str
+    next_step: str
+    overridable: bool
     overridden: bool
 
 
@@ -57,6 +59,7 @@ class Plan:
     new_primary: str
     actions: tuple[Action, ...]
     refusals: tuple[Refusal, ...]
+    warnings: tuple[str, ...]
     stall_seconds: float | None
     lost_transactions: int | None
     basis: tuple[str, ...]
@@ -139,11 +142,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """A claim and what shows that it holds."""
+    """A claim, and what was seen; the record may hold claims that turned out not to hold."""
 
     claim: str
     evidence: str
     at: float | None
+    at_text: str
+    holds: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +158,11 @@ class Fence:
     host: str
     method: str
     proofs: tuple[Proof, ...]
+
+    @property
+    def proven(self) -> bool:
+        """There are proofs, and all of them hold."""
+        return bool(self.proofs) and all(proof.holds for proof in self.proofs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +192,7 @@ class Sample:
 
     sent: float
     latency: float
-    ok: bool
+    result: str
     source: str
 
 
@@ -227,6 +237,7 @@ class Outcome:
     rpo_seconds: float | None
     rto_met: bool | None
     rpo_met: bool | None
+    lost_transactions: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,6 +266,7 @@ class Record:
     clients: Clients | None
     outage: Outage | None
     outcome: Outcome
+    kept_directory: str
 
     @property
     def end(self) -> float:
@@ -290,8 +302,17 @@ class Record:
 
     @property
     def lost(self) -> int | None:
-        """Transactions lost; nothing when it isn't known."""
-        by_clients = self.clients.lost if self.clients else None
-        if self.losses is None or not self.losses.known:
-            return by_clients or None
-        return max(self.losses.count or 0, len(self.losses.transactions), by_clients or 0)
+        """Transactions lost: never less than anything in the record says; nothing when it isn't known.
+
+        That nothing was lost is believed only if the record says how that is known.
+        """
+        found = [self.outcome.lost_transactions, self.clients.lost if self.clients else None]
+        if self.losses:
+            found += [self.losses.count, len(self.losses.transactions)]
+        lost = max((number for number in found if number is not None), default=0)
+        return lost if lost or self.losses_certain else None
+
+    @property
+    def losses_certain(self) -> bool:
+        """The record knows all that was lost, and says how."""
+        return self.losses is not None and self.losses.known and bool(self.losses.basis)

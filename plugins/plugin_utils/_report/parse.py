@@ -10,7 +10,7 @@ import typing as t
 from collections.abc import Mapping
 
 from . import model
-from .access import flag, integer, items, mapping, mappings, number, text, texts
+from .access import flag, integer, items, mapping, mappings, number, position, text, texts
 from .units import moment
 
 Data = Mapping[str, t.Any]
@@ -42,6 +42,7 @@ def parse_record(raw: Data) -> model.Record:
         clients=_clients(raw.get("clients")),
         outage=_outage(raw.get("outage")),
         outcome=_outcome(mapping(raw.get("outcome"))),
+        kept_directory=text(raw.get("kept_directory")),
     )
 
 
@@ -64,6 +65,7 @@ def _plan(raw: Data) -> model.Plan:
         new_primary=text(raw.get("new_primary")),
         actions=tuple(_action(action) for action in mappings(raw.get("actions"))),
         refusals=tuple(_refusal(refusal) for refusal in mappings(raw.get("refusals"))),
+        warnings=texts(raw.get("warnings")),
         stall_seconds=number(predicted.get("stall_seconds")),
         lost_transactions=integer(predicted.get("lost_transactions")),
         basis=texts(predicted.get("basis")),
@@ -82,7 +84,11 @@ def _action(raw: Data) -> model.Action:
 
 def _refusal(raw: Data) -> model.Refusal:
     return model.Refusal(
-        rule=text(raw.get("rule")), message=text(raw.get("message")), overridden=flag(raw.get("overridden")) is True
+        rule=text(raw.get("rule")),
+        message=text(raw.get("message")),
+        next_step=text(raw.get("next_step")),
+        overridable=flag(raw.get("overridable")) is True,
+        overridden=flag(raw.get("overridden")) is True,
     )
 
 
@@ -103,8 +109,8 @@ def _member(raw: Data) -> model.Member:
         address=text(raw.get("address")),
         reachable=flag(raw.get("reachable")),
         role=text(raw.get("role")),
-        timeline=integer(raw.get("timeline")),
-        lsn=text(raw.get("lsn")),
+        timeline=integer(raw.get("timeline")) or None,
+        lsn=position(raw.get("lsn")),
         lag_bytes=integer(raw.get("lag_bytes")),
         lag_seconds=number(raw.get("lag_seconds")),
         sync_state=text(raw.get("sync_state")),
@@ -158,11 +164,19 @@ def _fence(raw: t.Any) -> model.Fence | None:
         return None
     return model.Fence(
         host=text(found.get("host")),
-        method=text(found.get("method")),
-        proofs=tuple(
-            model.Proof(claim=text(p.get("claim")), evidence=text(p.get("evidence")), at=number(p.get("at")))
-            for p in mappings(found.get("proofs"))
-        ),
+        method=", ".join(texts(found.get("method"))),
+        proofs=tuple(_proof(proof) for proof in mappings(found.get("proofs"))),
+    )
+
+
+def _proof(raw: Data) -> model.Proof:
+    """A proof without the word `holds` is one that was written down because it holds."""
+    return model.Proof(
+        claim=text(raw.get("claim")),
+        evidence=text(raw.get("evidence")),
+        at=number(raw.get("at")),
+        at_text=text(raw.get("at")),
+        holds=flag(raw.get("holds", True)) is True,
     )
 
 
@@ -215,7 +229,7 @@ def _sample(raw: t.Any) -> model.Sample | None:
     return model.Sample(
         sent=sent,
         latency=latency,
-        ok=fields[2] == "ok",
+        result=text(fields[2]),
         source=text(fields[3]) if len(fields) > 3 else "",
     )
 
@@ -240,4 +254,5 @@ def _outcome(raw: Data) -> model.Outcome:
         rpo_seconds=number(raw.get("rpo_seconds")),
         rto_met=flag(raw.get("rto_met")),
         rpo_met=flag(raw.get("rpo_met")),
+        lost_transactions=integer(raw.get("lost_transactions")),
     )

@@ -26,6 +26,7 @@ _COLOURS = {
     "finish": "finish",
     "rollback": "rollback",
     "prepare": "arm",
+    "rejoin": "arm",
     "dossier": "ochre",
     "rewind": "calm",
     "clone": "calm",

@@ -7,56 +7,62 @@
 from __future__ import annotations
 
 from .markup import Html, el, join
-from .model import Record, Transaction
-from .units import count, offset, seconds, size, stamp_text
+from .model import Proof, Record, Transaction
+from .units import clock, count, moment, offset, seconds, size, stamp_text
 from .verdict import lost_sentence, old_primary, sentence
 
 LISTED = 500
 
 
 def fence(record: Record) -> Html | None:
-    """Why a second writable primary was impossible."""
+    """Why a second writable primary was impossible; or that this was not proven."""
     found = record.fence
     if found is None:
         return _no_fence(record)
     host = found.host or old_primary(record)
     method = f" Method: {found.method}." if found.method else ""
+    failing = sum(not proof.holds for proof in found.proofs)
     if not found.proofs:
-        words = f"The record holds no proof that {host} was cut off.{method}"
-        return el("section", el("h2", f"Proof that {host} can’t take writes"), el("p", words, class_="warn"))
-    entries = [
-        el(
-            "li",
-            proof.claim or "(no claim)",
-            el("div", _when(proof.at), el("code", proof.evidence or "no evidence recorded"), class_="detail"),
-        )
-        for proof in found.proofs
-    ]
-    return el(
-        "section",
-        el("h2", f"Proof that {host} can’t take writes"),
-        el("p", f"{count(len(found.proofs), 'claim')}, each with what was seen.{method}", class_="muted"),
-        el("ul", *entries, class_="proofs"),
-    )
+        told, tone = f"The record holds no proof that {host} was cut off.{method}", "warn"
+    elif failing:
+        told, tone = f"Not proven: {failing} of {count(len(found.proofs), 'claim')} without proof.{method}", "bad"
+    else:
+        told, tone = f"{count(len(found.proofs), 'claim')}, each with what was seen.{method}", "muted"
+    title = f"Proof that {host} can’t take writes" if found.proven else f"No proof that {host} can’t take writes"
+    claims = el("ul", *[_claim(proof) for proof in found.proofs], class_="proofs") if found.proofs else None
+    return el("section", el("h2", title), el("p", told, class_=tone), claims)
 
 
-def _when(at: float | None) -> Html | None:
-    return None if at is None else el("span", offset(at), class_="at")
+def _claim(proof: Proof) -> Html:
+    sign = el("span", "✓" if proof.holds else "✕", class_="sign good" if proof.holds else "sign bad")
+    when = offset(proof.at) if proof.at is not None else _time_of(proof.at_text)
+    claim = (proof.claim or "(no claim)") + ("" if proof.holds else " (not proven)")
+    seen = el("code", proof.evidence or "no evidence recorded")
+    return el("li", sign, claim, el("div", el("span", when, class_="at") if when else None, seen, class_="detail"))
+
+
+def _time_of(text: str) -> str:
+    when = moment(text)
+    return clock(when) if when else text
 
 
 def _no_fence(record: Record) -> Html | None:
     if record.operation != "failover" or record.outcome.status in ("refused", "nothing_to_do"):
         return None
-    words = "The record says nothing about a fence. Make sure that the old primary is stopped or cut off."
+    words = (
+        "This record says nothing about a fence. If the run finished an earlier one, that one’s record holds it; "
+        "otherwise make sure that the old primary is stopped or cut off."
+    )
     return el("section", el("h2", "Fence"), el("p", words, class_="warn"))
 
 
 def losses(record: Record) -> Html | None:
     """Which transactions did not survive, and how that is known."""
     found = record.losses
-    if found is None and record.outcome.status != "done":
+    if found is None and (record.outcome.status != "done" or record.operation == "rejoin"):
         return None
     title = el("h2", "What was lost")
+    how = "How that is known" if record.losses_certain else "Why it is not known"
     if found is None:
         return el("section", title, el("p", lost_sentence(record)))
     listed = found.transactions[:LISTED]
@@ -68,9 +74,12 @@ def losses(record: Record) -> Html | None:
         "section",
         title,
         el("p", lost_sentence(record)),
-        el("p", sentence(f"How that is known: {found.basis}"), class_="muted") if found.basis else None,
+        el("p", sentence(f"{how}: {found.basis}"), class_="muted") if found.basis else None,
         el("p", f"WAL that only the old primary held: {size(found.bytes)}.", class_="muted")
         if found.bytes is not None
+        else None,
+        el("p", "The log that holds them is kept in ", el("code", record.kept_directory), ".")
+        if record.kept_directory
         else None,
         _transactions(listed) if listed else None,
         el("p", more) if more else None,
@@ -81,9 +90,9 @@ def _transactions(listed: tuple[Transaction, ...]) -> Html:
     rows = [
         el(
             "tr",
-            el("td", lost.xid, class_="mono"),
+            el("td", el("code", lost.xid)),
             el("td", stamp_text(lost.committed_at) or "not known"),
-            el("td", lost.lsn or "–", class_="mono nowrap"),
+            el("td", el("code", lost.lsn or "–"), class_="nowrap"),
             el("td", ", ".join(lost.relations) or "not known"),
         )
         for lost in listed

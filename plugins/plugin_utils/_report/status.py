@@ -13,7 +13,7 @@ import re
 import typing as t
 from collections.abc import Mapping
 
-from .access import flag, integer, items, mapping, mappings, number, text, texts
+from .access import flag, integer, items, mapping, mappings, number, position, text, texts
 from .columns import cut, ends, table, wrap
 from .units import count, seconds, size, stamp_text
 
@@ -85,8 +85,8 @@ def _member(member: Data, members: list[Data]) -> tuple[str, ...]:
     return (
         text(member.get("name")) or "(no name)",
         _role(member),
-        _shown(member.get("timeline")),
-        _shown(member.get("lsn")),
+        _shown(member.get("timeline") or None),
+        _shown(position(member.get("lsn"))),
         _behind(member),
         _shown(member.get("sync_state")),
         _own_slot(member, members),

@@ -37,6 +37,7 @@ body { margin: 0 auto; max-width: 1080px; padding: 44px 52px 64px; background: v
   font-variant-numeric: tabular-nums; -webkit-text-size-adjust: 100%; }
 h1 { margin: 18px 0 0; max-width: 28em; font-size: 29px; line-height: 1.32; font-weight: 600;
   letter-spacing: -0.01em; text-wrap: pretty; }
+h1.long { max-width: 36em; font-size: 23px; line-height: 1.4; }
 h2 { margin: 0 0 6px; font-size: 19px; line-height: 1.35; font-weight: 600; }
 h3 { margin: 28px 0 6px; font-size: 15px; font-weight: 600; }
 p { margin: 0 0 10px; max-width: 46em; }
@@ -116,10 +117,10 @@ tr.group th { padding-top: 20px; color: var(--ink); font-size: 13px; }
 .evidence { display: flex; flex-wrap: wrap; gap: 0 18px; margin: 3px 0 0; padding: 0; list-style: none;
   font-size: 12.5px; color: var(--muted); }
 .evidence li { overflow-wrap: anywhere; min-width: 0; }
-.at { display: inline-block; min-width: 5.6em; }
+.at { display: inline-block; margin-right: 1.2em; }
 .proofs { margin: 14px 0 0; padding: 0; list-style: none; }
 .proofs li { position: relative; margin: 0; padding: 10px 0 10px 30px; border-bottom: 1px solid var(--grid); }
-.proofs li::before { content: "✓"; position: absolute; left: 4px; color: var(--good); font-weight: 600; }
+.proofs .sign { position: absolute; left: 4px; font-weight: 600; }
 .facts { display: grid; grid-template-columns: max-content 1fr; gap: 5px 28px; margin: 14px 0 0;
   font-size: 13.5px; }
 .facts dt { color: var(--muted); }
@@ -195,9 +196,10 @@ _MEDIA = """
   html { background: none; }
   body { max-width: none; padding: 0; font-size: 10pt; line-height: 1.5; }
   * { -webkit-print-color-adjust: exact; print-color-adjust: exact; }
-  h1 { font-size: 19pt; margin-top: 10px; }
+  h1, h1.long { font-size: 19pt; margin-top: 10px; }
+  h1.long { font-size: 15pt; }
   h2 { font-size: 13pt; }
-  h2, h3, caption, figcaption { break-after: avoid; }
+  h2, h2 + p, h3, caption, figcaption { break-after: avoid; }
   section { margin-top: 26px; }
   figure, .frame, .callout, .figures, .facts, .proofs li, tr { break-inside: avoid; }
   thead { display: table-header-group; }

@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 
 from .markup import Html, el, join
-from .model import Record
+from .model import Record, Refusal
 from .phases import phase_title
 from .units import clock, count, day, seconds
-from .verdict import Objective, Verdict, lost_basis, objectives, operation_name, waited_basis
+from .verdict import Objective, Verdict, by_outage, lost_basis, lost_number, objectives, operation_name, waited_basis
 
+LONG = 150
 _UNIT = re.compile(r"(\d) (ms|s|min|h|UTC)\b")
 
 
@@ -37,7 +38,7 @@ def headline(record: Record, verdict: Verdict) -> Html:
     return el(
         "div",
         el("p", el("span", verdict.glyph, aria_hidden="true"), verdict.label, class_=f"status {verdict.tone}"),
-        el("h1", _units_kept(verdict.headline)),
+        el("h1", _units_kept(verdict.headline), class_="long" if len(verdict.headline) > LONG else None),
         el("p", message, class_="lead") if message and message not in verdict.headline else None,
     )
 
@@ -49,7 +50,7 @@ def _units_kept(text: str) -> str:
 
 def figures(record: Record) -> Html | None:
     """The four numbers that matter; those that nobody measured are left out where nothing happened."""
-    cards = [_waited(record), _lost(record), *(_objective(objective) for objective in objectives(record))]
+    cards = [_waited(record), _lost(record), *(_objective(objective, record) for objective in objectives(record))]
     shown = [card for card in cards if card is not None]
     return el("dl", *shown, class_="figures few" if len(shown) < 3 else "figures") if shown else None
 
@@ -62,19 +63,21 @@ def _card(term: str, value: str, *notes: Html | str | None) -> Html:
 def _waited(record: Record) -> Html | None:
     if record.waited is None:
         return None
-    return _card("Writers waited", seconds(record.waited), waited_basis(record))
+    bound = "at most " if by_outage(record) else ""
+    return _card("Writers waited", bound + seconds(record.waited), waited_basis(record))
 
 
 def _lost(record: Record) -> Html | None:
-    if record.lost is None:
-        return _card("Transactions lost", "not known", lost_basis(record)) if record.losses else None
-    return _card("Transactions lost", f"{record.lost:,}" if record.lost else "none", lost_basis(record))
-
-
-def _objective(objective: Objective) -> Html | None:
-    if objective.measured is None:
+    if record.lost is None and record.losses is None:
         return None
+    return _card("Transactions lost", lost_number(record), lost_basis(record))
+
+
+def _objective(objective: Objective, record: Record) -> Html | None:
     term = f"{objective.title} ({objective.name})"
+    if objective.measured is None:
+        held = objective.allowed is not None and record.outcome.status == "done" and record.operation != "rejoin"
+        return _card(term, "not known", f"objective {seconds(objective.allowed or 0)}") if held else None
     if objective.allowed is None:
         return _card(term, seconds(objective.measured), objective.word)
     share = objective.measured / objective.allowed if objective.allowed > 0 else float(objective.measured > 0)
@@ -95,16 +98,28 @@ def refusals(record: Record) -> Html | None:
     standing = [refusal for refusal in record.plan.refusals if not refusal.overridden]
     if not standing:
         return None
-    reasons = [
-        el(
-            "li",
-            refusal.message or refusal.rule,
-            el("div", f"Rule: {refusal.rule}", class_="rule") if refusal.rule else None,
-        )
-        for refusal in standing
-    ]
+    reasons = [el("li", refusal.message or refusal.rule, _way_out(refusal)) for refusal in standing]
     title = "Why it was refused" if record.outcome.status == "refused" else "What spoke against it"
     return el("section", el("h2", title), el("ul", *reasons), class_="callout warn")
+
+
+def _way_out(refusal: Refusal) -> Html:
+    """What to do about a refusal, and whether it can be overridden by name."""
+    override = f" It can be overridden by name: force={refusal.rule}" if refusal.overridable else ""
+    return join(
+        [
+            el("div", f"What to do: {refusal.next_step}") if refusal.next_step else None,
+            el("div", f"Rule {refusal.rule}.{override}", class_="rule") if refusal.rule else None,
+        ]
+    )
+
+
+def warnings(record: Record) -> Html | None:
+    """What the plan warned of."""
+    if not record.plan.warnings:
+        return None
+    told = el("ul", *[el("li", warning) for warning in record.plan.warnings])
+    return el("section", el("h2", "Warnings"), told, class_="callout warn")
 
 
 def next_steps(record: Record, verdict: Verdict) -> Html | None:

@@ -15,11 +15,11 @@ from .parse import parse_record
 from .phases import critical_phase
 from .summary import default_steps
 from .units import count, seconds, span, stamp, stamp_text
-from .verdict import Objective, last_step, objectives, operation_name, verdict
+from .verdict import Objective, by_outage, last_step, lost_number, objectives, operation_name, verdict
 
 WIDTH = 80
 LINES = 40
-_HEADLINE, _MESSAGE, _FACTS, _TROUBLE, _NEXT = 4, 3, 10, 7, 8
+_HEADLINE, _MESSAGE, _FACTS, _TROUBLE, _NEXT = 4, 3, 11, 7, 7
 
 
 def render_text(record: Mapping[str, t.Any]) -> str:
@@ -55,6 +55,8 @@ def _facts(record: Record) -> list[str]:
         ("clients", _clients(record)),
         ("critical", _critical(record)),
         ("predicted", _predicted(record)),
+        ("kept", record.kept_directory),
+        ("warned", "; ".join(record.plan.warnings)),
         ("forced", ", ".join(refusal.rule for refusal in record.plan.refusals if refusal.overridden)),
     ]
     return [_fact(name, value) for name, value in pairs if value]
@@ -68,16 +70,14 @@ def _fact(name: str, value: str) -> str:
 def _waited(record: Record) -> str:
     if record.waited is None:
         return ""
-    probe = record.stall_seconds
-    if probe is None or probe == record.waited:
+    if not by_outage(record):
         return seconds(record.waited)
-    return f"{seconds(record.waited)} (the probe, once started, waited {seconds(probe)})"
+    probe = f" (the probe, once started, waited {seconds(record.stall_seconds)})" if record.stall_seconds else ""
+    return f"at most {seconds(record.waited)}{probe}"
 
 
 def _lost(record: Record) -> str:
-    if record.lost is not None:
-        return count(record.lost, "transaction") if record.lost else "nothing"
-    return "not known" if record.losses else ""
+    return "" if record.lost is None and record.losses is None else lost_number(record)
 
 
 def _objective_words(objective: Objective) -> str:
@@ -88,7 +88,7 @@ def _objective_words(objective: Objective) -> str:
 
 
 def _primary(record: Record) -> str:
-    before, after = _head(record.before), _head(record.after)
+    before, after = _head(record.before) or record.plan.old_primary, _head(record.after)
     if record.before and not record.after and record.outcome.status not in ("refused", "nothing_to_do"):
         after = "not recorded"
     return " -> ".join(dict.fromkeys(words for words in (before, after) if words))
@@ -106,8 +106,11 @@ def _fence(record: Record) -> str:
     fence = record.fence
     if fence is None:
         return ""
-    method = f" by {fence.method}" if fence.method else ""
-    proofs = count(len(fence.proofs), "proof") if fence.proofs else "NO PROOF"
+    method = f" by {fence.method}" if fence.method not in ("", "none") else ""
+    failing = sum(not proof.holds for proof in fence.proofs)
+    proofs = count(len(fence.proofs), "proof")
+    if not fence.proven:
+        proofs = f"NOT PROVEN ({failing} of {count(len(fence.proofs), 'claim')})" if failing else "NO PROOF"
     return f"{fence.host or 'old primary'}{method}: {proofs}"
 
 
@@ -141,7 +144,9 @@ def _trouble(record: Record) -> list[str]:
         lines.append("Why")
         for refusal in standing:
             rule = f" [{refusal.rule}]" if refusal.rule else ""
-            lines += wrap(refusal.message + rule, width=WIDTH, most=4, first="  - ", later="    ")
+            lines += wrap(
+                f"{refusal.message}{rule} {refusal.next_step}", width=WIDTH, most=4, first="  - ", later="    "
+            )
     elif record.outcome.status in ("", "incomplete", "rolled_back"):
         lines += _stopped(record)
     if record.losses and record.losses.transactions:

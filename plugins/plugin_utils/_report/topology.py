@@ -179,7 +179,7 @@ def _member_box(member: Member, place: _Place, head: bool) -> Html:
     kind = "host"
     if member.role == "primary" and head:
         kind += " host-primary"
-    elif member.role in ("down", "fenced", "unknown", "") or member.reachable is False:
+    elif member.role not in ("primary", "standby") or member.reachable is False:
         kind += " host-away"
     role = _state(member) + (f", {member.sync_state}" if member.sync_state else "")
     timeline = f"timeline {member.timeline}" if member.timeline is not None else ""

@@ -63,12 +63,11 @@ def size(value: float) -> str:
     """Bytes for a reader: ``0 bytes``, ``312 bytes``, ``16.4 MiB``."""
     if abs(value) < 1024:
         return count(round(value), "byte")
-    amount = float(value)
-    for unit in ("KiB", "MiB", "GiB", "TiB"):
-        amount /= 1024
-        if abs(amount) < 1023.95 or unit == "TiB":
-            return f"{amount:.1f} {unit}"
-    raise AssertionError("unreachable")
+    amount, unit = value / 1024, "KiB"
+    for larger in ("MiB", "GiB", "TiB"):
+        if abs(amount) >= 1023.95:
+            amount, unit = amount / 1024, larger
+    return f"{amount:.1f} {unit}"
 
 
 def count(value: int, noun: str, plural: str = "") -> str:

@@ -13,7 +13,7 @@ import typing as t
 from dataclasses import dataclass
 
 from .model import Record, Step
-from .units import clock, count, seconds
+from .units import clock, seconds
 
 Tone = t.Literal["good", "warn", "bad", "calm"]
 _READ_ONLY_PHASES = frozenset({"", "look", "inspect", "plan", "preflight", "check", "arm"})
@@ -123,13 +123,19 @@ def waited_sentence(record: Record) -> str:
     """How long writers waited."""
     if record.waited is None:
         return "How long writers waited was not measured."
-    return f"Writers waited {seconds(record.waited)}."
+    bound = "at most " if by_outage(record) else ""
+    return f"Writers waited {bound}{seconds(record.waited)}."
+
+
+def by_outage(record: Record) -> bool:
+    """The wait was taken from the outage's ends: an upper bound, since nobody need have written just before."""
+    return record.waited is not None and (record.stall_seconds is None or record.waited > record.stall_seconds)
 
 
 def lost_sentence(record: Record) -> str:
     """What was lost."""
     if record.lost:
-        return f"{count(record.lost, 'transaction')} {'was' if record.lost == 1 else 'were'} lost."
+        return f"{_lost_subject(record)} {'was' if record.lost == 1 else 'were'} lost."
     if record.lost == 0:
         return "Nothing acknowledged was lost."
     clients = record.clients
@@ -137,6 +143,21 @@ def lost_sentence(record: Record) -> str:
         checked = f"None of the {clients.acknowledged:,} writes acknowledged to the probe was lost"
         return f"{checked}; beyond that it is not known."
     return "Whether anything was lost is not known."
+
+
+def lost_number(record: Record) -> str:
+    """How many transactions were lost, as far as it is known."""
+    if record.lost is None:
+        return "not known"
+    if record.lost == 0:
+        return "none"
+    return f"{record.lost:,}" if record.losses_certain else f"at least {record.lost:,}"
+
+
+def _lost_subject(record: Record) -> str:
+    """The same as the beginning of a sentence."""
+    number = lost_number(record)
+    return f"{number[:1].upper()}{number[1:]} transaction{'' if record.lost == 1 else 's'}"
 
 
 def _done(record: Record) -> Verdict:
@@ -147,20 +168,31 @@ def _done(record: Record) -> Verdict:
 
 
 def _grade(record: Record) -> tuple[Tone, str]:
+    if unfenced(record):
+        return "warn", "Done, fence not proven"
     missed = [objective.name for objective in objectives(record) if objective.met is False]
     if missed:
         return "warn", "Done, " + " and ".join(missed) + " missed"
-    if record.lost is None:
+    if record.lost is None and not (record.operation == "rejoin" and record.losses is None):
         return "warn", "Done, losses not known"
     if record.lost:
         return "warn", "Done, with losses"
     return "good", "Done"
 
 
+def unfenced(record: Record) -> bool:
+    """A failover whose record doesn't prove that the old primary was cut off."""
+    return record.operation == "failover" and not (record.fence and record.fence.proven)
+
+
 def _failover_done(record: Record) -> tuple[str, ...]:
     since = record.outage.started_at if record.outage else None
-    failed = f"{_begin(old_primary(record))} failed" + (f" at {clock(since)}." if since else ".")
-    return failed, f"{_begin(new_primary(record))} took over.", waited_sentence(record), lost_sentence(record)
+    old, new = old_primary(record), new_primary(record)
+    failed = f"{_begin(old)} failed" + (f"; its last write was at {clock(since)}." if since else ".")
+    told = [failed, f"{_begin(new)} took over.", waited_sentence(record), lost_sentence(record)]
+    if unfenced(record):
+        told.append(f"The record does not prove that {old} is cut off.")
+    return tuple(told)
 
 
 def _switchover_done(record: Record) -> tuple[str, ...]:
@@ -173,7 +205,9 @@ def _rejoin_done(record: Record) -> tuple[str, ...]:
     back = f"{_begin(host)} is back as a standby of {primary}."
     if record.lost:
         verb, they = ("was", "it is") if record.lost == 1 else ("were", "they are")
-        apart = f"{count(record.lost, 'transaction')} that only {host} held {verb} lost; {they} listed."
+        apart = f"{_lost_subject(record)} that only {host} held {verb} lost; {they} listed."
+    elif record.losses is None:
+        return (back,)
     elif record.lost == 0:
         apart = f"It held no transaction that {primary} lacks."
     else:
@@ -253,7 +287,7 @@ def waited_basis(record: Record) -> str:
     stall, waited = record.stall_seconds, record.waited
     if waited is None:
         return ""
-    if stall is None or waited > stall:
+    if by_outage(record):
         measured = f"; the probe, once started, waited {seconds(stall)}" if stall is not None else ""
         return f"from the last write on {old_primary(record)} to the first on {new_primary(record)}{measured}"
     return "the longest stall that the probe met"

@@ -124,10 +124,21 @@ def stopped_primary() -> LocalFacts:
     return local(member=member(running=False, responsive=False, in_recovery=None, standby_signal=False))
 
 
+def fenced_once(**values: t.Any) -> LocalFacts:
+    """A primary that crashed; its fence was taken away, the standby.signal stayed."""
+    control = dataclasses.replace(CONTROL, state="in production")
+    return local(member=member(running=False, responsive=False, in_recovery=None, control=control), **values)
+
+
+def test_a_copy_that_was_never_started_is_no_former_primary() -> None:
+    assert plan(WISH, fenced_once(fresh_copy=True), upstream(slots={"db2": SlotFacts(False, "reserved")})).actions == ()
+
+
 OBSTACLES = [
     (local(version=14), UPSTREAM, "data_of_other_version"),
     (local(), upstream(system_identifier="1"), "other_cluster"),
     (stopped_primary(), upstream(slots={}), "was_primary"),
+    (fenced_once(), upstream(slots={}), "was_primary"),
     (local(member=member()), upstream(slots={"db2": SlotFacts(False, "lost")}), "wal_lost"),
 ]
 

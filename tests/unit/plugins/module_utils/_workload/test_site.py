@@ -24,7 +24,7 @@ class World:
 
     def __init__(self, root: pathlib.Path) -> None:
         self.root = root
-        self.site = demo.Site(str(root / "hms-postgres-demo"), ("hmsdemo1", "hmsdemo2"))
+        self.site = demo.Site(str(root / "hms-postgres-demo"), ("hmsdemo1", "hmsdemo2"), poolers=2)
         self.listed: list[ListedInstance] = []
         self.dropped: list[str] = []
 
@@ -56,26 +56,53 @@ def world(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def test_nothing_there_is_no_problem(world: World) -> None:
-    assert demo.prepare(world.site, NOBODY) == {"reason": "", "removed": [], "exists": False}
-    assert (world.root / "hms-postgres-demo" / "unfinished").exists()
+    assert demo.prepare(world.site, NOBODY, digest="a") == {"reason": "", "removed": [], "stands": False}
+    assert world.site.state() == {"digest": "a", "finished": False}
+    assert (world.root / "hms-postgres-demo").stat().st_mode & 0o777 == 0o755
 
 
-def test_a_whole_site_is_kept(world: World) -> None:
+def finished(world: World) -> None:
+    """A demo that went to its end."""
+    demo.prepare(world.site, NOBODY, digest="a")
+    demo.finish(world.site)
     world.add("hmsdemo1")
     world.add("hmsdemo2", standby=True)
-    assert demo.prepare(world.site, NOBODY) == {"reason": "", "removed": [], "exists": True}
-    assert demo.finish(world.site)
-    assert not demo.finish(world.site)
+
+
+@pytest.mark.parametrize(
+    ("digest", "streaming", "poolers", "stands"),
+    [("a", 1, 2, True), ("b", 1, 2, False), ("a", 0, 2, False), ("a", -1, 2, False), ("a", 1, 1, False)],
+)
+def test_a_whole_site_is_kept_and_built_upon(
+    world: World, monkeypatch: pytest.MonkeyPatch, digest: str, streaming: int, poolers: int, stands: bool
+) -> None:
+    finished(world)
+    monkeypatch.setattr(demo, "streaming", lambda _instance: streaming)
+    monkeypatch.setattr(demo, "working", lambda _site, _program: [None] * poolers)
+    found = demo.prepare(world.site, NOBODY, digest=digest)
+    assert found == {"reason": "", "removed": [], "stands": stands}
+    assert world.dropped == []
 
 
 def test_an_interrupted_demo_is_built_anew(world: World) -> None:
-    world.add("hmsdemo1")
-    world.add("hmsdemo2", standby=True)
+    finished(world)
     demo.prepare(world.site, NOBODY)
     again = demo.prepare(world.site, NOBODY)
     assert again["reason"] == "the last demo was interrupted"
     assert world.dropped == ["15/hmsdemo1 --stop", "15/hmsdemo2 --stop"]
-    assert again["exists"] is False
+    assert again["stands"] is False
+
+
+def test_the_digest_follows_the_code(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "roles" / "__pycache__").mkdir(parents=True)
+    (tmp_path / "roles" / "main.yml").write_text("a")
+    (tmp_path / "site.yml").write_text("b")
+    paths = [str(tmp_path / "site.yml"), str(tmp_path / "roles")]
+    first = demo.digest_of(paths)
+    (tmp_path / "roles" / "__pycache__" / "x.pyc").write_text("c")
+    assert demo.digest_of(paths) == first
+    (tmp_path / "roles" / "main.yml").write_text("d")
+    assert demo.digest_of(paths) != first
 
 
 @pytest.mark.parametrize(
@@ -114,3 +141,22 @@ def test_another_folder_is_never_removed(world: World, folder: str) -> None:
     with pytest.raises(Refused, match="not a demo's folder"):
         demo.clean(demo.Site(folder, ("hmsdemo1",)), NOBODY)
     assert world.dropped == []
+
+
+@pytest.mark.parametrize(
+    ("words", "ours"),
+    [
+        (["pgbouncer", "-d", "/var/lib/hms-postgres-demo/bouncer1/etc/1.ini"], True),
+        (["pg_rewind", "--target-pgdata=/var/lib/hms-postgres-demo/db1/data"], True),
+        (["python3", "-c", "f=memfd('hms-postgres')", "/var/lib/hms-postgres-demo/db1/etc"], True),
+        (["pgbouncer", "-d", "/etc/pgbouncer/pgbouncer.ini"], False),
+        (["pgbouncer", "-d", "/var/lib/hms-postgres-demo-2/1.ini"], False),
+        (["vi", "/var/lib/hms-postgres-demo/demo.json"], False),
+        (["python3", "-m", "module_utils._workload", "/var/lib/hms-postgres-demo/writers"], False),
+        (["python3", "-c", "print(1)", "/var/lib/hms-postgres-demo/db1/etc"], False),
+        (["pgbouncer"], False),
+    ],
+)
+def test_only_our_own_programs_are_ended(words: list[str], ours: bool) -> None:
+    site = demo.Site("/var/lib/hms-postgres-demo", ("hmsdemo1",))
+    assert demo.is_ours(site, [word.encode() for word in words]) is ours

@@ -45,17 +45,18 @@ def test_a_good_run_passes_and_reads_well() -> None:
     assert said["passed"]
     assert said["problems"] == []
     assert said["text"].splitlines() == [
-        "                                  failover, unplanned   switchover, planned",
+        "What the writers saw              failover, unplanned   switchover, planned",
         "writers waited                                 4.21 s                0.31 s",
         "slowest single transaction                     3.90 s                3.90 s",
         "transactions acknowledged                       1,200                 1,200",
         "failed, and said so                                87                    87",
-        "answer lost (really committed)                  2 (1)                 2 (1)",
+        "answer lost on the way                2 (1 committed)       2 (1 committed)",
         "acknowledged, then LOST                             0                     0",
         "RTO, 1 h allowed                          4.21 s, met           0.31 s, met",
         "RPO, 5 min allowed                           0 s, met              0 s, met",
         "",
         "6 writers were told 14,203 times that their booking is safe; all of these are in the database now.",
+        "The failover was called at once; in life, add the time until somebody notices and types the command.",
         "",
         "Failover report:               /records/failover.html",
         "Rejoin report:                 /records/rejoin.html",

@@ -19,14 +19,14 @@ from ansible_collections.hms.postgres.tests.unit.plugins.plugin_utils._report.sa
 
 
 def _clients(**changes: t.Any) -> Clients:
-    return (
-        record("failover_done", **{f"clients__{key}": value for key, value in changes.items()}).clients or pytest.fail()
-    )
+    found = record("failover_done", **{f"clients__{key}": value for key, value in changes.items()}).clients
+    assert found is not None
+    return found
 
 
 def _many(number: int) -> tuple[Sample, ...]:
     rng = random.Random(3)
-    return tuple(Sample(sent=i / 50, latency=rng.uniform(0.002, 0.01), ok=True, source="b") for i in range(number))
+    return tuple(Sample(sent=i / 50, latency=rng.uniform(0.002, 0.01), result="ok", source="b") for i in range(number))
 
 
 def _number(element: Element, name: str) -> float:
@@ -79,8 +79,8 @@ def test_markup_escapes_what_is_not_markup() -> None:
 
 def test_thinning_keeps_the_lowest_and_the_highest_of_each_bucket() -> None:
     samples = list(_many(100_000))
-    samples[70_000] = Sample(sent=1400.0, latency=2.31, ok=True, source="b")
-    samples[20_000] = Sample(sent=400.0, latency=0.0001, ok=True, source="b")
+    samples[70_000] = Sample(sent=1400.0, latency=2.31, result="ok", source="b")
+    samples[20_000] = Sample(sent=400.0, latency=0.0001, result="ok", source="b")
     thinned = curve.thin(samples, Span(started=0, ended=2000), buckets=480)
     assert len(thinned) <= 960
     assert samples[70_000] in thinned
@@ -91,7 +91,7 @@ def test_thinning_keeps_the_lowest_and_the_highest_of_each_bucket() -> None:
 def test_thinning_leaves_few_samples_alone() -> None:
     samples = list(_many(100))
     assert curve.thin(samples, Span(started=0, ended=2)) == samples
-    same = [Sample(sent=1.0, latency=1.0, ok=True, source="")] * 10
+    same = [Sample(sent=1.0, latency=1.0, result="ok", source="")] * 10
     assert curve.thin(same, Span(started=1, ended=2), buckets=2) == same[:1]
 
 
@@ -277,3 +277,19 @@ def test_a_cascaded_standby_hangs_from_its_upstream() -> None:
     ]
     found = record("failover_done", before={"primary": "db1", "members": members}, after=None)
     assert len(Page(topology.topology(found.before, None, alone=True) or "").all("path", "edge-stream")) == 2
+
+
+def test_failed_and_unknown_writes_are_told_apart() -> None:
+    clients = record("failover_unproven").clients
+    assert clients is not None
+    drawn = Page(curve.whole_curve(clients) or "")
+    assert [text.text for text in drawn.all("text", "fail-name")] == ["failed", "unknown"]
+    assert [mark.text for mark in drawn.all("path", "fail")] == ["2 failed writes", "1 unknown write"]
+    assert "2 of them failed, 1 of them unknown" in drawn.one("desc").text
+    odd = Page(curve.whole_curve(_clients(samples=[[0, 1, None, "b"]])) or "")
+    assert "1 of them without a result" in odd.one("desc").text
+
+
+def test_a_host_that_hangs_is_drawn_as_not_serving() -> None:
+    found = record("failover_done", before={"members": [{"name": "db1", "role": "hung"}]}, after=None)
+    assert len(Page(topology.topology(found.before, None, alone=True) or "").all("rect", "host-away")) == 1

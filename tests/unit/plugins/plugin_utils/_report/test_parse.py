@@ -122,9 +122,9 @@ def test_broken_samples_are_passed_over() -> None:
     }
     clients = parse_record(raw).clients
     assert clients is not None
-    assert [(s.sent, s.latency, s.ok, s.source) for s in clients.samples] == [
-        (1.0, 0.2, False, ""),
-        (2.0, 0.1, True, "b"),
+    assert [(s.sent, s.latency, s.result, s.source) for s in clients.samples] == [
+        (1.0, 0.2, "failed", ""),
+        (2.0, 0.1, "ok", "b"),
     ]
 
 
@@ -144,3 +144,30 @@ def test_processes_may_be_counted_or_listed() -> None:
     record = parse_record({"before": {"poolers": [{"processes": 2}, {"processes": [{}, {}, {}]}, {}]}})
     assert record.before is not None
     assert [pooler.processes for pooler in record.before.poolers] == [2, 3, None]
+
+
+def test_proofs_hold_unless_the_record_says_otherwise() -> None:
+    proofs = [{"claim": "a"}, {"holds": True}, {"holds": False}, {"holds": "maybe"}, {"holds": None}]
+    fence = parse_record({"fence": {"method": ["stop", "hba"], "proofs": proofs}}).fence
+    assert fence is not None
+    assert [proof.holds for proof in fence.proofs] == [True, True, False, False, False]
+    assert fence.method == "stop, hba"
+    assert not fence.proven
+    nothing = parse_record({"fence": {"proofs": []}}).fence
+    assert nothing is None or not nothing.proven
+
+
+def test_a_position_of_zero_is_none() -> None:
+    member = {"name": "db1", "timeline": 0, "lsn": "0/0"}
+    record = parse_record({"before": {"members": [member]}})
+    assert record.before is not None
+    assert (record.before.members[0].timeline, record.before.members[0].lsn) == (None, "")
+
+
+def test_that_nothing_was_lost_needs_a_basis() -> None:
+    known = {"known": True, "count": 0}
+    assert parse_record({"losses": known}).lost is None
+    assert parse_record({"losses": {**known, "basis": "seen"}}).lost == 0
+    assert parse_record({"losses": {**known, "count": 2}}).lost == 2
+    assert parse_record({"losses": {**known, "basis": "seen"}, "outcome": {"lost_transactions": 5}}).lost == 5
+    assert parse_record({"losses": {"known": False, "count": 0, "basis": "seen"}}).lost is None

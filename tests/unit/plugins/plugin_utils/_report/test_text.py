@@ -45,8 +45,8 @@ def test_it_fits_a_terminal_and_tells_the_verdict(name: str) -> None:
 def test_the_facts_of_a_failover() -> None:
     text = shown(F)
     for line in (
-        "  waited    8.10 s (the probe, once started, waited 1.42 s)",
-        "  lost      nothing",
+        "  waited    at most 8.10 s (the probe, once started, waited 1.42 s)",
+        "  lost      none",
         "  RTO       8.10 s    objective 1 h      MET",
         "  primary   db1 (timeline 1) -> db2 (timeline 2)",
         "  fence     db1 by stop: 4 proofs",
@@ -64,7 +64,16 @@ def test_missed_objectives_shout() -> None:
 
 
 def test_a_missing_fence_proof_shouts() -> None:
-    assert "NO PROOF" in shown(F, fence={"method": "stop"})
+    assert "fence     db1 by stop: NO PROOF" in shown(F, fence={"host": "db1", "method": "stop"})
+    assert "fence     db1: NOT PROVEN (1 of 1 claim)" in shown("failover_unproven")
+    assert "fence     old primary: 1 proof" in shown(F, fence={"proofs": [{"claim": "x"}]})
+
+
+def test_warnings_and_what_is_kept() -> None:
+    assert "  warned    db1 can't be reached: ssh timed out." in shown("failover_unproven")
+    assert "  kept      /kept" in shown(J, kept_directory="/kept")
+    assert "primary   db1 -> db2 (timeline 8)" in shown("failover_unproven")
+    assert "waited    at most 8.10 s\n" in shown(F, clients=None)
 
 
 def test_why_it_was_refused() -> None:
@@ -75,16 +84,16 @@ def test_why_it_was_refused() -> None:
 
 
 def test_where_it_stopped() -> None:
-    assert "Stopped at\n  step 7 of 7, db2, Promote (no end recorded)" in shown(I)
-    assert "primary   db1 (timeline 5) -> not recorded" in shown(I)
+    assert "Stopped at\n  step 7 of 7, db2, Promote (no end recorded)" in shown(X)
+    assert "primary   db1 (timeline 5) -> not recorded" in shown(X)
     failed = shown(R, plan__refusals=[], outcome__status="incomplete")
     assert "step 2 of 5, db1, Look at the member (failed): no answer by ssh within 5 s" in flat(failed)
-    assert "Stopped at" not in shown(I, steps=[])
+    assert "Stopped at" not in shown(X, steps=[])
 
 
 def test_what_was_lost() -> None:
     text = shown(J)
-    assert "lost      3 transactions" in text
+    assert "lost      3\n" in text
     assert "  48212  22 November 2026, 03:12:07.404 UTC  public.billing_invoices" in text
     assert "lost      not known" in shown(J, losses={"known": False})
 

@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.hms.postgres.plugins.plugin_utils._report.parse import parse_record
 from ansible_collections.hms.postgres.plugins.plugin_utils._report.verdict import (
     lost_basis,
+    lost_number,
     lost_sentence,
     objectives,
     sentence,
@@ -23,7 +24,8 @@ from ansible_collections.hms.postgres.tests.unit.plugins.plugin_utils._report.sa
 
 F, S, R, X, J = "failover_done", "switchover_done", "failover_refused", "switchover_incomplete", "rejoin_with_losses"
 UNKNOWN_STALL: dict[str, t.Any] = {"clients": None, "outage": None, "outcome__rto_seconds": None}
-KNOWN_LOST = {"known": True, "count": 1, "transactions": []}
+TOOK_OVER = "db1 failed; its last write was at 03:12:07 UTC. db2 took over. Writers waited at most 8.10 s. "
+KNOWN_LOST = {"known": True, "count": 1, "transactions": [], "basis": "the old log"}
 
 
 @pytest.mark.parametrize(
@@ -33,39 +35,44 @@ KNOWN_LOST = {"known": True, "count": 1, "transactions": []}
             F,
             {},
             "Done",
-            "db1 failed at 03:12:07 UTC. db2 took over. Writers waited 8.10 s. Nothing acknowledged was lost.",
+            TOOK_OVER + "Nothing acknowledged was lost.",
         ),
         (
             F,
             {"outage": None, "plan": None, "before": None, "outcome__rto_seconds": 2.31, "clients__stall": None}
             | {"after": None, "clients__longest_stall_seconds": 1.0},
             "Done",
-            "The old primary failed. The new primary took over. Writers waited 2.31 s. Nothing acknowledged was lost.",
+            (
+                "The old primary failed. The new primary took over. Writers waited at most 2.31 s. "
+                "Nothing acknowledged was lost."
+            ),
         ),
         (
             F,
             {**UNKNOWN_STALL, "losses": None},
             "Done, losses not known",
-            "db1 failed. db2 took over. How long writers waited was not measured. Whether anything was lost is not known.",
+            (
+                "db1 failed. db2 took over. How long writers waited was not measured. "
+                "Whether anything was lost is not known."
+            ),
         ),
         (
             F,
             {"losses": KNOWN_LOST},
             "Done, with losses",
-            "db1 failed at 03:12:07 UTC. db2 took over. Writers waited 8.10 s. 1 transaction was lost.",
+            TOOK_OVER + "1 transaction was lost.",
         ),
         (
             F,
             {"losses": None, "clients__acknowledged": 1812},
             "Done, losses not known",
-            "db1 failed at 03:12:07 UTC. db2 took over. Writers waited 8.10 s. "
-            "None of the 1,812 writes acknowledged to the probe was lost; beyond that it is not known.",
+            TOOK_OVER + "None of the 1,812 writes acknowledged to the probe was lost; beyond that it is not known.",
         ),
         (
             F,
             {"losses__known": False, "clients__lost": 4},
             "Done, with losses",
-            "db1 failed at 03:12:07 UTC. db2 took over. Writers waited 8.10 s. 4 transactions were lost.",
+            TOOK_OVER + "At least 4 transactions were lost.",
         ),
         (
             S,
@@ -77,8 +84,10 @@ KNOWN_LOST = {"known": True, "count": 1, "transactions": []}
             S,
             {"plan": None, "clients": None},
             "Done",
-            "The primary moved from db1 to db2, as planned. How long writers waited was not measured. "
-            "Nothing acknowledged was lost.",
+            (
+                "The primary moved from db1 to db2, as planned. How long writers waited was not measured. "
+                "Nothing acknowledged was lost."
+            ),
         ),
         (
             J,
@@ -94,17 +103,34 @@ KNOWN_LOST = {"known": True, "count": 1, "transactions": []}
         ),
         (
             J,
-            {"losses": {"known": True, "count": 0}, "asked__parameters": None},
+            {"losses": {"known": True, "count": 0, "basis": "the log"}, "asked__parameters": None},
             "Done",
             "db1 is back as a standby of db2. It held no transaction that db2 lacks.",
         ),
         (
             J,
-            {"losses": None, "asked": None, "plan": None, "after": None},
+            {"losses": {"known": False}, "asked": None, "plan": None, "after": None},
             "Done, losses not known",
-            "The host is back as a standby of the new primary. "
-            "Whether it held transactions that the new primary lacks is not known.",
+            (
+                "The host is back as a standby of the new primary. "
+                "Whether it held transactions that the new primary lacks is not known."
+            ),
         ),
+        (J, {"losses": None}, "Done", "db1 is back as a standby of db2."),
+        (
+            J,
+            {"losses__known": False},
+            "Done, with losses",
+            "db1 is back as a standby of db2. At least 3 transactions that only db1 held were lost; they are listed.",
+        ),
+        (
+            F,
+            {"fence": None},
+            "Done, fence not proven",
+            TOOK_OVER + "Nothing acknowledged was lost. The record does not prove that db1 is cut off.",
+        ),
+        (F, {"fence__proofs": []}, "Done, fence not proven", None),
+        ("failover_unproven", {}, "Done, fence not proven", None),
         (F, {"operation": "drill"}, "Done", "The drill is done."),
         (F, {"operation": None}, "Done", "The operation is done."),
         (
@@ -139,7 +165,7 @@ KNOWN_LOST = {"known": True, "count": 1, "transactions": []}
             "The switchover was taken back.",
         ),
         (
-            I,
+            X,
             {},
             "Interrupted",
             "The switchover was interrupted: its record has no outcome. It stopped at “Promote” on db2.",
@@ -255,6 +281,20 @@ def test_more_transactions_than_the_count_says() -> None:
     lost = record(J, losses__count=1)
     assert lost.lost == 3
     assert lost_sentence(lost) == "3 transactions were lost."
+
+
+def test_what_is_lost_is_a_least_number_while_not_all_is_known() -> None:
+    numbers = [
+        lost_number(record(J, **changes))
+        for changes in (
+            {},
+            {"losses__known": False},
+            {"losses": None},
+            {"losses__count": 0, "losses__transactions": []},
+        )
+    ]
+    assert numbers == ["3", "at least 3", "not known", "none"]
+    assert lost_sentence(record(J, losses={"count": 1})) == "At least 1 transaction was lost."
 
 
 def test_a_full_stop_only_where_one_is_missing() -> None:

@@ -1,0 +1,29 @@
+# Copyright (c) 2026, the hms.postgres authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The benchmarks: ``python tests/bench switchover|failover [options]``; both, one after the other, without a word."""
+
+from __future__ import annotations
+
+import sys
+
+import failover_bench
+import switchover_bench
+
+BENCHES = {"switchover": switchover_bench.main, "failover": failover_bench.main}
+
+
+def main() -> int:
+    """Run the one named, or all."""
+    name, *options = sys.argv[1:] or [""]
+    if name in BENCHES:
+        return BENCHES[name](options)
+    if name:
+        print(f"unknown bench {name!r}; there are {', '.join(BENCHES)}", file=sys.stderr)
+        return 2
+    return max(bench([]) for bench in BENCHES.values())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,381 @@
+# Copyright (c) 2026, the hms.postgres authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A throw-away site for the engine: database hosts and bouncer hosts on this machine, each with its own folder."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import typing as t
+
+from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
+from ansible_collections.hms.postgres.plugins.module_utils._cluster import databases_file
+from ansible_collections.hms.postgres.plugins.module_utils._cluster.plan import Operation, Request
+from ansible_collections.hms.postgres.plugins.plugin_utils import _bundle
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.line import LineSpec, agent_command
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.overview import Site
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.run import Job, Report, run
+from ansible_collections.hms.postgres.tests.real.engine_hosts import (
+    HERE,
+    PASSWORD,
+    PROCESSES,
+    PYTHON,
+    Bouncer,
+    Child,
+    Database,
+    Host,
+    Writer,
+)
+from ansible_collections.hms.postgres.tests.real.lab import (
+    BINARIES,
+    OS_USER,
+    VERSION,
+    Instance,
+    Lab,
+    as_postgres,
+    process_alive,
+    until,
+)
+
+CLUSTER = "hospital"
+
+SETTINGS = {"shared_buffers": "32MB", "max_connections": "60", "autovacuum": "off", "wal_keep_size": "64MB"}
+ROLES = (
+    f"CREATE ROLE hms_monitor LOGIN PASSWORD '{PASSWORD}' IN ROLE pg_monitor",
+    f"CREATE ROLE hms_pgbouncer LOGIN PASSWORD '{PASSWORD}'",
+    f"CREATE ROLE hospital_app LOGIN PASSWORD '{PASSWORD}'",
+    f"ALTER ROLE hms_replication PASSWORD '{PASSWORD}'",
+    "CREATE DATABASE hospital",
+)
+SCHEMA = """
+CREATE SCHEMA hms;
+CREATE TABLE hms.write_probe (operation text, source text, seq bigint, at timestamptz DEFAULT clock_timestamp(),
+    PRIMARY KEY (operation, source, seq));
+GRANT USAGE ON SCHEMA hms TO hms_monitor, hms_pgbouncer;
+GRANT INSERT, SELECT, DELETE ON hms.write_probe TO hms_monitor;
+CREATE FUNCTION hms.pgbouncer_auth(p_user text) RETURNS TABLE (usename name, passwd text)
+    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog
+    AS $$ SELECT usename, passwd FROM pg_shadow WHERE usename = p_user $$;
+CREATE TABLE ledger (source text, seq bigint, PRIMARY KEY (source, seq));
+GRANT INSERT, SELECT ON ledger TO hospital_app;
+"""
+POOLER = """%include {databases}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+so_reuseport = 1
+unix_socket_dir = {sockets}
+auth_type = scram-sha-256
+auth_file = {users}
+auth_user = hms_pgbouncer
+auth_query = SELECT usename, passwd FROM hms.pgbouncer_auth($1)
+pool_mode = transaction
+server_login_retry = 1
+query_wait_timeout = 60
+max_client_conn = 200
+logfile = {sockets}/log
+pidfile = {sockets}/pid
+"""
+
+_BUNDLE: list[bytes] = []
+
+
+def bundle() -> bytes:
+    """The agents' code, packed once for all tests."""
+    if not _BUNDLE:
+        _BUNDLE.append(_bundle.build())
+    return _BUNDLE[0]
+
+
+class EngineSite:
+    """Database hosts db1… and bouncer hosts bouncer1…; db1 leads at first."""
+
+    def __init__(self, lab: Lab, *, databases: int = 2, bouncers: int = 1, policy: str = "async") -> None:
+        self.lab = lab
+        self.folder = lab.folder
+        self.policy = policy
+        self.records = self.folder / "records"
+        self.databases: dict[str, Database] = {}
+        self.bouncers: dict[str, Bouncer] = {}
+        self._writers: list[Writer] = []
+        self._build_databases([f"db{number}" for number in range(1, databases + 1)])
+        for number in range(1, bouncers + 1):
+            self._build_bouncer(f"bouncer{number}")
+
+    # -- building ------------------------------------------------------------------------------------------------
+
+    def _build_databases(self, names: t.Sequence[str]) -> None:
+        first = self._add(names[0], self.lab.primary(**SETTINGS))
+        for statement in ROLES:
+            first.sql(statement, dbname="postgres")
+        first.sql(SCHEMA)
+        for name in names[1:]:
+            self._add(name, self.lab.primary(start=False, **SETTINGS))
+        for database in self.databases.values():
+            self.write_member(database)
+        for name in names[1:]:
+            self.clone(self.databases[name], first)
+        self.synchronous(first)
+
+    def _add(self, name: str, instance: Instance) -> Database:
+        database = Database(name, self.folder / name, instance)
+        shutil.chown(instance.folder, OS_USER, OS_USER)
+        self.databases[name] = database
+        return database
+
+    def clone(self, database: Database, upstream: Database) -> None:
+        """Make `database` a fresh standby of `upstream`, whatever it was before."""
+        database.kill()
+        shutil.rmtree(database.data)
+        (database.state / "fence.json").unlink(missing_ok=True)
+        (database.instance.config / "start.conf").write_text("auto\n")
+        if database.name not in upstream.slots():
+            upstream.sql(f"SELECT pg_create_physical_replication_slot('{database.name}')")
+        conninfo = f"host=127.0.0.1 port={upstream.port} user=hms_replication passfile={database.config}/replication.pgpass"
+        as_postgres(str(BINARIES / "pg_basebackup"), "-d", conninfo, "-D", str(database.data), "-c", "fast", "-N")
+        text = " ".join(f"{key}=''{value}''" for key, value in (pair.split("=") for pair in conninfo.split()))
+        (database.data / "postgresql.auto.conf").write_text(
+            f"primary_conninfo = '{text} application_name=''{database.name}'''\nprimary_slot_name = '{database.name}'\n"
+        )
+        (database.data / "standby.signal").touch()
+        for name in ("postgresql.auto.conf", "standby.signal"):
+            shutil.chown(database.data / name, OS_USER, OS_USER)
+        database.start()
+        until(lambda: database.streams_from(upstream), f"{database.name} streams")
+
+    def synchronous(self, primary: Database) -> None:
+        """synchronous_standby_names as the policy wants them."""
+        others = ", ".join(f'"{name}"' for name in self.databases if name != primary.name)
+        names = "" if self.policy == "async" else f"ANY 1 ({others})"
+        primary.instance.set(synchronous_standby_names=names)
+
+    def _common(self, kind: str, host: Host) -> dict[str, t.Any]:
+        return {
+            "schema": 1,
+            "kind": kind,
+            "name": host.name,
+            "cluster": CLUSTER,
+            "environment": "staging",
+            "address": "127.0.0.1",
+            "state_directory": str(host.state),
+            "database": "hospital",
+            "monitor": self._login(host, "hms_monitor", "root"),
+            "members": [
+                {"name": each.name, "address": "127.0.0.1", "port": each.port} for each in self.databases.values()
+            ],
+        }
+
+    @staticmethod
+    def _login(host: Host, user: str, owner: str) -> dict[str, str]:
+        path = host.config / f"{user.removeprefix('hms_')}.pgpass"
+        path.write_text(f"*:*:*:{user}:{PASSWORD}\n")
+        path.chmod(0o600)
+        shutil.chown(path, owner, owner)
+        return {"user": user, "passfile": str(path), "sslmode": "prefer"}
+
+    def member(self, database: Database) -> dict[str, t.Any]:
+        """member.json of a database host."""
+        return {
+            **self._common("database", database),
+            "sync_policy": self.policy,
+            "postgresql": {
+                "version": VERSION,
+                "instance": database.instance.name,
+                "port": database.port,
+                "socket_directory": str(database.instance.sockets),
+                "data_directory": str(database.data),
+                "config_directory": str(database.instance.config),
+                "bin_directory": str(BINARIES),
+                "os_user": OS_USER,
+            },
+            "replication": {**self._login(database, "hms_replication", OS_USER), "slot_name": database.name},
+        }
+
+    def write_member(self, host: Host, **changes: t.Any) -> None:
+        """Write member.json, changed as told."""
+        path = host.config / "member.json"
+        base = self.member(host) if isinstance(host, Database) else json.loads(path.read_text())
+        path.write_text(json.dumps({**base, **changes}))
+
+    @contextlib.contextmanager
+    def changed_member(self, name: str, **changes: t.Any) -> t.Iterator[None]:
+        """member.json of a host changed for a while; None takes a key away."""
+        path = {**self.databases, **self.bouncers}[name].config / "member.json"
+        before = path.read_text()
+        merged = {**json.loads(before), **changes}
+        path.write_text(json.dumps({key: value for key, value in merged.items() if value is not None}))
+        try:
+            yield
+        finally:
+            path.write_text(before)
+
+    def _build_bouncer(self, name: str) -> None:
+        bouncer = Bouncer(name, self.folder / name, self.lab.port())
+        self.bouncers[name] = bouncer
+        bouncer.databases.write_text(
+            databases_file.render(
+                cluster=CLUSTER,
+                operation="site",
+                primary=next(iter(self.databases)),
+                databases=[{"name": "hospital", "dbname": "hospital"}],
+                members=[databases_file.Member(each.name, "127.0.0.1", each.port) for each in self.databases.values()],
+            )
+        )
+        users = bouncer.config / "users.txt"
+        users.write_text(f'"hms_pgbouncer" "{PASSWORD}"\n')
+        processes = []
+        for process in PROCESSES:
+            sockets = bouncer.sockets(process)
+            sockets.mkdir(parents=True)
+            config = bouncer.config / f"pgbouncer-{process}.ini"
+            values = {"databases": bouncer.databases, "port": bouncer.port, "sockets": sockets, "users": users}
+            config.write_text(POOLER.format(**values))
+            place = {"socket_directory": str(sockets), "config_file": str(config), "pidfile": f"{sockets}/pid"}
+            processes.append({"name": process, **place})
+            shutil.chown(sockets, OS_USER, OS_USER)
+        member = {
+            **self._common("bouncer", bouncer),
+            "os_user": OS_USER,
+            "port": bouncer.port,
+            "listen_address_local": "127.0.0.1",
+            "databases_file": str(bouncer.databases),
+            "databases": [{"name": "hospital", "dbname": "hospital"}],
+            "processes": processes,
+        }
+        (bouncer.config / "member.json").write_text(json.dumps(member))
+        for process in PROCESSES:
+            bouncer.start(process)
+
+    def close(self) -> None:
+        """End what the lab doesn't know of."""
+        for writer in self._writers:
+            writer.stop()
+        for name in (*self.databases, *self.bouncers):
+            for pid in self.agents(name):
+                os.kill(pid, signal.SIGKILL)
+        for database in self.databases.values():
+            database.kill()
+        for bouncer in self.bouncers.values():
+            for process in PROCESSES:
+                with contextlib.suppress(OSError, ValueError):
+                    os.kill(bouncer.pid(process), signal.SIGKILL)
+
+    # -- looking -------------------------------------------------------------------------------------------------
+
+    def primaries(self) -> list[Database]:
+        return [database for database in self.databases.values() if database.role() == "primary"]
+
+    def primary(self) -> Database:
+        """The one that takes writes."""
+        found = self.primaries()
+        assert len(found) == 1, [each.name for each in found]
+        return found[0]
+
+    def standby(self) -> Database:
+        """A standby that runs, the first one."""
+        return next(database for database in self.databases.values() if database.role() == "standby")
+
+    def paused(self) -> list[str]:
+        """PgBouncer processes that hold clients."""
+        return [f"{bouncer.name}/{process}" for bouncer in self.bouncers.values() for process in bouncer.paused()]
+
+    def led_to(self) -> set[str]:
+        """The members that bouncers lead to."""
+        ports = {database.port: name for name, database in self.databases.items()}
+        return {ports[port] for bouncer in self.bouncers.values() for port in bouncer.leads_to()}
+
+    def fingerprint(self) -> dict[str, dict[str, str]]:
+        """What a refused operation must leave as it was."""
+        found = {host.name: host.fingerprint() for host in (*self.databases.values(), *self.bouncers.values())}
+        found["controller"] = {"records": " ".join(sorted(str(path) for path in self.records.rglob("*.json*")))}
+        return found
+
+    def agents(self, host: str) -> list[int]:
+        """Agents of one host, with what waits for them: whoever has its folder as the last word of its command line."""
+        wanted = str(self.folder / host / "etc").encode()
+        found = []
+        for entry in pathlib.Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                argv = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
+                if argv[-2:-1] == [wanted] and argv[0] == PYTHON.encode() and process_alive(int(entry.name)):
+                    found.append(int(entry.name))
+        return sorted(found)
+
+    def agents_end(self, seconds: float = 30.0) -> None:
+        """Wait until no agent works any more."""
+        hosts = [*self.databases, *self.bouncers]
+        until(lambda: not any(self.agents(host) for host in hosts), "all agents have ended", seconds=seconds)
+
+    # -- working -------------------------------------------------------------------------------------------------
+
+    def writer(self, source: str, bouncer: str = "bouncer1", *, rate: float = 100.0) -> Writer:
+        """A client that writes through a bouncer until it is stopped."""
+        ledger = self.folder / f"ledger-{source}.jsonl"
+        writer = Writer(source, ledger, self.bouncers[bouncer].port, rate=rate)
+        self._writers.append(writer)
+        return writer
+
+    def lines(self, **relays: pathlib.Path) -> tuple[LineSpec, ...]:
+        """A line to each host; those named in `relays` go through a relay that leaves its pid in that file."""
+        found = []
+        for name in (*self.databases, *self.bouncers):
+            argv = ["/bin/sh", "-c", agent_command(PYTHON, str(self.folder / name / "etc"))]
+            if name in relays:
+                argv = [PYTHON, str(HERE / "engine_relay.py"), str(relays[name]), *argv]
+            found.append(LineSpec(name, tuple(argv)))
+        return tuple(found)
+
+    def job(self, operation: Operation, candidate: str = "", **more: t.Any) -> Job:
+        """A job for this site; `more` are fields of the request or of the job."""
+        fields = {field.name for field in dataclasses.fields(Job)}
+        mine = {key: more.pop(key) for key in list(more) if key in fields}
+        job = Job(
+            request=Request(operation=operation, candidate=candidate, **more),
+            site=Site(CLUSTER, "staging", tuple(self.databases), tuple(self.bouncers)),
+            lines=self.lines(),
+            bundle=bundle(),
+            by="tester@here",
+            records_directory=str(self.records),
+            parameters={"candidate": candidate},
+            version="0",
+        )
+        return dataclasses.replace(job, **mine)
+
+    def run(self, operation: Operation, candidate: str = "", *, check_mode: bool = False, **more: t.Any) -> Report:
+        """Carry an operation out in this process."""
+        return run(self.job(operation, candidate, **more), SystemClock(), check_mode=check_mode)
+
+    def child(self, operation: Operation, candidate: str = "", *, kill: str = "", **more: t.Any) -> Child:
+        """The same in a process of its own, which takes its own life at the moment `kill` (see engine_child.py)."""
+        output = self.folder / f"child-{time.monotonic_ns()}"
+        job = self.job(operation, candidate, **more)
+        wish = {
+            "request": dataclasses.asdict(job.request),
+            "site": list(job.site),
+            "lines": [[line.host, list(line.argv)] for line in job.lines],
+            "by": job.by,
+            "records_directory": job.records_directory,
+            "kill": kill,
+        }
+        environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1] / ".collections")}
+        argv = [sys.executable, str(HERE / "engine_child.py"), json.dumps(wish)]
+        with output.open("wb") as target:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=target,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+        return Child(process, output)

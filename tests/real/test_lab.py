@@ -1,0 +1,38 @@
+# Copyright (c) 2026, the hms.postgres authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The lab itself: a primary, a standby and a pooler work together, and nothing is left of them."""
+
+from __future__ import annotations
+
+import pathlib
+
+from ansible_collections.hms.postgres.tests.real.conftest import PgFactory, PoolerFactory, StandbyFactory
+from ansible_collections.hms.postgres.tests.real.lab import Lab, run, until
+
+
+def test_a_site_in_small(pg_factory: PgFactory, make_standby: StandbyFactory, pgbouncer_factory: PoolerFactory) -> None:
+    primary = pg_factory()
+    standby = make_standby(primary)
+    pooler = pgbouncer_factory({"site": f"host=127.0.0.1 port={primary.port} dbname=postgres"})
+    primary.sql("CREATE TABLE seen (id int)")
+    primary.sql("INSERT INTO seen VALUES (1)")
+    until(lambda: "seen" in standby.sql("SELECT relname FROM pg_class WHERE relname = 'seen'"), "the table arrives")
+    assert standby.sql("SELECT pg_is_in_recovery()") == "t"
+    assert "site" in pooler.console("SHOW DATABASES")
+    primary.kill()
+    assert primary.pid is None
+    standby.promote()
+    assert standby.sql("SELECT count(*) FROM seen") == "1"
+
+
+def test_nothing_is_left(real_servers: None) -> None:  # noqa: ARG001  asked for its effect
+    lab = Lab()
+    made = lab.primary()
+    pid = made.pid
+    lab.close()
+    assert made.name not in run("pg_lsclusters", "-h")
+    assert not made.folder.exists()
+    assert not made.config.exists()
+    assert not pathlib.Path(f"/proc/{pid}/cwd").exists()
