@@ -45,7 +45,7 @@ _SENDERS = "SELECT application_name FROM pg_catalog.pg_stat_replication WHERE st
 _SLOTS = "SELECT slot_name, active, coalesce(wal_status, '') FROM pg_catalog.pg_replication_slots"
 _WRITE = f"""
 INSERT INTO public.ledger_entry (source, seq)
-VALUES ({PROBE_SOURCE}, (extract('epoch' FROM pg_catalog.clock_timestamp()) * 1000000)::bigint)
+SELECT {PROBE_SOURCE}, coalesce(pg_catalog.max(seq), 0) + 1 FROM public.ledger_entry WHERE source = {PROBE_SOURCE}
 RETURNING pg_catalog.host(pg_catalog.inet_server_addr())
 """
 

@@ -13,7 +13,11 @@ import json
 import os
 import pwd
 import tempfile
+import time
 import typing as t
+
+_ATTEMPTS = 5
+_BETWEEN_ATTEMPTS = 0.05
 
 
 def sync_directory(path: str) -> None:
@@ -120,20 +124,45 @@ class HeldLock:
         """Take the lock and leave `note`; returns None, or the note of the one who has it."""
         os.makedirs(os.path.dirname(self.path), mode=0o755, exist_ok=True)
         handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not self._take(handle):
             os.close(handle)
             return self.holder() or {"id": "unknown", "by": "unknown"}
         self._handle = handle
         self.leave_note(note)
         return None
 
+    @staticmethod
+    def _take(handle: int) -> bool:
+        """Lock it, trying for a moment: somebody may only be looking, or be about to let go."""
+        for _attempt in range(_ATTEMPTS):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            time.sleep(_BETWEEN_ATTEMPTS)
+        return False
+
+    def look(self) -> dict[str, t.Any] | None:
+        """The note of the one who has the lock now, or None; changes nothing."""
+        if self.held:
+            return None
+        try:
+            handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return self.holder() or {"id": "unknown", "by": "unknown"}
+        finally:
+            os.close(handle)
+        return None
+
     def leave_note(self, note: t.Mapping[str, t.Any]) -> None:
         """Replace the note of a lock that is held."""
         if self._handle is not None:
-            os.ftruncate(self._handle, 0)
-            os.pwrite(self._handle, dump_json(dict(note)).encode(), 0)
+            data = dump_json(dict(note)).encode()
+            os.pwrite(self._handle, data, 0)
+            os.ftruncate(self._handle, len(data))
 
     def holder(self) -> dict[str, t.Any] | None:
         """The note in the lock file, whoever wrote it last."""

@@ -104,12 +104,13 @@ class PsycopgSession:
         self.connection = connection
         self.where = where
 
-    def _run(self, sql: str, params: t.Sequence[t.Any] | None) -> psycopg.Cursor[t.Any]:
+    @contextlib.contextmanager
+    def _speaking(self, sql: str) -> t.Iterator[None]:
+        """The driver's errors as ours."""
         import psycopg
 
         try:
-            # PgBouncer's console knows the simple protocol only: no parameters, no prepared statements there.
-            return self.connection.execute(sql.encode(), params or None)
+            yield
         except psycopg.Error as error:
             text = str(error).strip()
             raise HmsError(
@@ -117,6 +118,11 @@ class PsycopgSession:
                 reason="sql_failed",
                 details={"sqlstate": getattr(error, "sqlstate", None), "statement": sql[:200]},
             ) from error
+
+    def _run(self, sql: str, params: t.Sequence[t.Any] | None) -> psycopg.Cursor[t.Any]:
+        with self._speaking(sql):
+            # PgBouncer's console knows the simple protocol only: no parameters, no prepared statements there.
+            return self.connection.execute(sql.encode(), params or None)
 
     def rows(self, sql: str, params: t.Sequence[t.Any] | None = None) -> list[tuple[t.Any, ...]]:
         cursor = self._run(sql, params)
@@ -133,17 +139,25 @@ class PsycopgSession:
     def execute(self, sql: str, params: t.Sequence[t.Any] | None = None) -> None:
         self._run(sql, params)
 
+    def records(self, sql: str) -> list[dict[str, t.Any]]:
+        """All rows of a query, by column."""
+        cursor = self._run(sql, None)
+        names = [column.name for column in cursor.description or ()]
+        return [dict(zip(names, row)) for row in cursor.fetchall()] if names else []
+
     def begin(self, sql: str) -> None:
         """Send a statement and don't wait; `done` tells when its answer is here. For what may wait for ever."""
-        self.connection.pgconn.send_query(sql.encode())
-        self.connection.pgconn.flush()
+        with self._speaking(sql):
+            self.connection.pgconn.send_query(sql.encode())
+            self.connection.pgconn.flush()
 
     def done(self) -> bool:
         """Whether the statement sent by `begin` has come to its end. Raises `HmsError` when it failed."""
         from psycopg import pq
 
         pgconn = self.connection.pgconn
-        pgconn.consume_input()
+        with self._speaking(""):
+            pgconn.consume_input()
         while not pgconn.is_busy():
             result = pgconn.get_result()
             if result is None:

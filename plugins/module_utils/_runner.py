@@ -22,6 +22,12 @@ def _start_guard(arguments: argparse.Namespace) -> int:
     return guard_main(arguments.config)
 
 
+def _sync_guard(arguments: argparse.Namespace) -> int:
+    from ._cluster.sync_guard_loop import main as sync_guard_main
+
+    return sync_guard_main(arguments.config, once=arguments.once)
+
+
 def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     root = argparse.ArgumentParser(prog="hms-postgres", description="The on-host part of hms.postgres.")
@@ -29,10 +35,13 @@ def parser() -> argparse.ArgumentParser:
     for name, function, purpose in (
         ("agent", _agent, "serve a coordinator over standard input and output"),
         ("start-guard", _start_guard, "decide whether the instance on this host may start"),
+        ("sync-guard", _sync_guard, "let commits go on alone while no standby streams, under the policy degrade"),
     ):
         command = commands.add_parser(name, help=purpose, description=purpose)
         command.add_argument("--config", required=True, help="the directory that holds member.json")
         command.set_defaults(function=function)
+        if name == "sync-guard":
+            command.add_argument("--once", action="store_true", help="look once, say what is seen, and end")
     return root
 
 

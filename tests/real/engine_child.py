@@ -68,6 +68,7 @@ def main() -> int:
         records_directory=wish["records_directory"],
         parameters={},
         version="0",
+        command="ansible-playbook",
     )
     try:
         report = run(job, SystemClock(), check_mode=False)

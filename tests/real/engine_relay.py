@@ -4,7 +4,7 @@
 
 """Stands between a coordinator and an agent, as a network does; SIGSTOP makes it a network that swallows everything.
 
-    engine_relay.py PIDFILE PROGRAM ARGUMENT...
+engine_relay.py PIDFILE PROGRAM ARGUMENT...
 """
 
 from __future__ import annotations

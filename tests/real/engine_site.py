@@ -141,7 +141,9 @@ class EngineSite:
         (database.instance.config / "start.conf").write_text("auto\n")
         if database.name not in upstream.slots():
             upstream.sql(f"SELECT pg_create_physical_replication_slot('{database.name}')")
-        conninfo = f"host=127.0.0.1 port={upstream.port} user=hms_replication passfile={database.config}/replication.pgpass"
+        conninfo = (
+            f"host=127.0.0.1 port={upstream.port} user=hms_replication passfile={database.config}/replication.pgpass"
+        )
         as_postgres(str(BINARIES / "pg_basebackup"), "-d", conninfo, "-D", str(database.data), "-c", "fast", "-N")
         text = " ".join(f"{key}=''{value}''" for key, value in (pair.split("=") for pair in conninfo.split()))
         (database.data / "postgresql.auto.conf").write_text(
@@ -348,6 +350,7 @@ class EngineSite:
             records_directory=str(self.records),
             parameters={"candidate": candidate},
             version="0",
+            command="ansible-playbook",
         )
         return dataclasses.replace(job, **mine)
 

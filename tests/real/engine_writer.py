@@ -4,7 +4,7 @@
 
 """A client that writes numbered rows through a bouncer and keeps its own ledger of what was acknowledged.
 
-    engine_writer.py SOURCE LEDGER RATE PORT        (until its standard input is closed)
+engine_writer.py SOURCE LEDGER RATE PORT        (until its standard input is closed)
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import time
 import psycopg
 
 
-def attempt(connection: psycopg.Connection | None, port: str, source: str, seq: int) -> tuple[psycopg.Connection | None, str]:
+def attempt(
+    connection: psycopg.Connection | None, port: str, source: str, seq: int
+) -> tuple[psycopg.Connection | None, str]:
     """Write one row; "failed" only when the server said that it isn't there."""
     sent = False
     try:

@@ -314,7 +314,7 @@ class Lab:
             **settings,
         }
         text = "".join(f"{name} = '{value}'\n" for name, value in wanted.items())
-        (instance.config / "conf.d" / "lab.conf").write_text(text)
+        (instance.config / "conf.d" / "00-lab.conf").write_text(text)
         (instance.config / "pg_hba.conf").write_text(_HBA)
 
     def standby(self, upstream: Instance, name: str = "", *, start: bool = True, slot: bool = True) -> Instance:

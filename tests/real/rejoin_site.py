@@ -161,6 +161,14 @@ class Site:
             shutil.chown(path, OS_USER, OS_USER)
         return str(path)
 
+    @staticmethod
+    def conninfo(member: Member, upstream: Member) -> str:
+        """primary_conninfo, for a test that points a standby itself."""
+        return (
+            f"host=127.0.0.1 port={upstream.instance.port} user=hms_replication application_name={member.name} "
+            f"password=''{REPLICATION_PASSWORD}''"
+        )
+
     def description(self, member: Member) -> dict[str, t.Any]:
         """member.json's content."""
         instance = member.instance

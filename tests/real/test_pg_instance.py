@@ -32,10 +32,9 @@ def wish_for(instance: Instance, **values: t.Any) -> InstanceWish:
     return InstanceWish(
         version=instance.version,
         name=instance.name,
-        port=instance.port,
         data_directory=str(instance.data),
         socket_directory=str(instance.sockets),
-        **{"start_conf": "manual", **values},
+        **{"start_conf": "manual", "port": instance.port, **values},
     )
 
 

@@ -160,7 +160,6 @@ def test_killed_primary_without_any_loss_is_only_started(lab: Lab) -> None:
 # -- kills ------------------------------------------------------------------------------------------------------------
 
 
-
 def _rewind_process(old: Member) -> int | None:
     for entry in pathlib.Path("/proc").iterdir():
         with contextlib.suppress(OSError):
@@ -464,11 +463,12 @@ def test_a_checkpoint_is_waited_for(lab: Lab) -> None:
     """pg_rewind believes the source's control file, which is old until the first checkpoint."""
     site = Site(lab)
     old, new = site.members
+    old.sql("CREATE TABLE bulk AS SELECT n, repeat('bulk', 200) FROM generate_series(1, 12000) n")
     site.await_replay(new, old)
     new.detach()
     old.sql("INSERT INTO patients VALUES (5000, 'lost')")
     old.kill()
-    new.instance.promote()
+    new.instance.promote()  # its own checkpoint is spread over minutes, for there is much to write
     new.instance.sql("GRANT pg_checkpoint TO hms_replication")
     done = rejoin(old)
     assert any(line.startswith("wait for a checkpoint") for line in done.values["plan"])

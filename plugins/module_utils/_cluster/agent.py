@@ -35,6 +35,9 @@ SILENCE_LIMIT = 5.0
 """Seconds without a word, while the agent holds something, after which the channel counts as dropped.
 The coordinator speaks at least twice a second."""
 
+SIGN_INTERVAL = 1.0
+"""Seconds between the signs of life that an agent gives while it waits for something."""
+
 POLL = 0.003
 LOCK_FILE = "operation.lock"
 
@@ -81,12 +84,18 @@ class Channel:
 
     def next_message(self, *, holding: bool) -> dict[str, t.Any]:
         """The next request; raises `ChannelLost` instead when the channel drops."""
+        self.pump(0)  # what came in while a verb worked was said in time
         while b"\n" not in self._buffer:
             if self._closed or (holding and self.silent_for() > SILENCE_LIMIT):
                 raise ChannelLost
             self.pump(0.25)
         line, _newline, self._buffer = self._buffer.partition(b"\n")
-        message: dict[str, t.Any] = json.loads(line)
+        try:
+            message = json.loads(line)
+        except ValueError as error:
+            raise ChannelLost from error
+        if not isinstance(message, dict):
+            raise ChannelLost
         return message
 
     def send(self, message: t.Mapping[str, t.Any]) -> None:
@@ -108,6 +117,9 @@ class Context:
         self.state_directory = state_directory
         self.holding = False
         """Whether something is in the agent's hands, so that silence counts as a lost channel."""
+        self.alone = False
+        """Whether the coordinator is gone, so that nothing waits for it any more."""
+        self._last_sign = clock.monotonic()
         self.operation = ""
         self._journal: Journal | None = None
         self.lock = HeldLock(os.path.join(state_directory, LOCK_FILE))
@@ -118,9 +130,18 @@ class Context:
         while not condition():
             if self.clock.monotonic() >= deadline:
                 return False
-            self.channel.check(holding=self.holding)
+            if not self.alone:
+                self.channel.check(holding=self.holding)
+                self._give_sign()
             self.clock.sleep(interval)
         return True
+
+    def _give_sign(self) -> None:
+        """Let the coordinator know that the agent lives although its answer takes time."""
+        now = self.clock.monotonic()
+        if now - self._last_sign >= SIGN_INTERVAL:
+            self._last_sign = now
+            self.channel.send({"n": 0, "ok": True, "result": {}})
 
     def demand(self, condition: t.Callable[[], bool], what: str, *, timeout: float, interval: float = POLL) -> None:
         """`wait_for`, or `DeadlinePassed`."""
@@ -132,13 +153,14 @@ class Context:
         if not is_id(operation):
             raise HmsError(f"{operation!r} is not an operation's id.", reason="bad_id")
         self.operation = operation
-        directory = os.path.join(self.state_directory, "agent")
-        self._journal = Journal(directory, operation)
+        with contextlib.suppress(OSError):  # a full disk must not keep anybody from leading clients away from it
+            self._journal = Journal(os.path.join(self.state_directory, "agent"), operation)
 
     def note(self, event: str, *, lazy: bool = True, **details: t.Any) -> None:
         """Write a line into this host's journal, once there is one."""
         if self._journal is not None:
-            self._journal.append({"at": iso(self.clock.now()), "event": event, **details}, lazy=lazy)
+            with contextlib.suppress(OSError):
+                self._journal.append({"at": iso(self.clock.now()), "event": event, **details}, lazy=lazy)
 
 
 class Handler(t.Protocol):
@@ -146,6 +168,9 @@ class Handler(t.Protocol):
 
     def verbs(self) -> t.Mapping[str, t.Callable[..., dict[str, t.Any]]]:
         """Verb → method taking the request's args as keywords."""
+
+    def observe(self) -> dict[str, t.Any]:
+        """The facts of this host."""
 
     def channel_lost(self) -> None:
         """The dead-man."""
@@ -165,7 +190,12 @@ class Agent:
             "lock": self._lock,
             "store_record": self._store_record,
             **handler.verbs(),
+            "observe": self._observe,
         }
+
+    def _observe(self) -> dict[str, t.Any]:
+        """The host's facts, and who works on it now."""
+        return {**self._handler.observe(), "lock": self._context.lock.look()}
 
     def _ping(self) -> dict[str, t.Any]:
         return {}
@@ -217,13 +247,25 @@ class Agent:
                     return
                 context.channel.send(self._answer(message))
         except ChannelLost:
-            context.note("channel_lost", lazy=False, holding=context.holding)
-            if context.lock.held:
-                context.lock.leave_note({**(context.lock.holder() or {}), "winding_up": True})
-            self._handler.channel_lost()
+            self._act_alone()
         finally:
             context.lock.release()
             self._handler.close()
+
+    def _act_alone(self) -> None:
+        """The dead-man. Nothing that breaks in it may end it silently."""
+        context = self._context
+        context.alone = True
+        context.note("channel_lost", lazy=False, holding=context.holding)
+        if context.lock.held:
+            with contextlib.suppress(OSError):
+                context.lock.leave_note({**(context.lock.holder() or {}), "winding_up": True})
+        try:
+            self._handler.channel_lost()
+        except HmsError as error:
+            context.note("deadman_failed", lazy=False, error=error.as_dict())
+        except Exception:  # noqa: BLE001  nobody is there to be told; the journal is
+            context.note("deadman_failed", lazy=False, error=traceback.format_exc()[-4000:])
 
 
 def make_handler(config: member_config.DatabaseHost | member_config.BouncerHost, context: Context) -> Handler:

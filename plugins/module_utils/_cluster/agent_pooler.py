@@ -22,11 +22,22 @@ from .databases_file import head, path_entry, render
 from .facts import peer_role
 from .member_config import BouncerHost, Peer, PoolerProcess
 from .model import as_dict
-from .write_probe import INSERT, ProbeProcess
+from .write_probe import ProbeProcess
 
 # After a RESUME a pool whose last login failed waits this long before it tries again; 15 s is the default and
 # was the longest stall in every failover measured without it. RELOAD forgets it, so it is set after each.
 QUICK_RETRY = "0.1"
+
+PROOF_DEADLINE = 3.0
+"""Seconds in which a primary that lives would have acknowledged a write."""
+
+
+def _insert(operation: str, source: str) -> str:
+    """One row of the write probe's table, as text: nothing waits for its answer."""
+    return (
+        "INSERT INTO hms.write_probe (operation, source, seq)"
+        f" VALUES ({quote_literal(operation)}, {quote_literal(source)}, 1) ON CONFLICT DO NOTHING"
+    )
 
 
 class PoolerHandler:
@@ -39,7 +50,7 @@ class PoolerHandler:
         self.consoles: dict[str, PgbouncerConsole] = {}
         self.content = ""
         self.candidate = ""
-        self.held_from = ""
+        self._silent: frozenset[str] = frozenset()
         self._probes: list[ProbeProcess] = []
 
     def verbs(self) -> t.Mapping[str, t.Callable[..., dict[str, t.Any]]]:
@@ -66,23 +77,57 @@ class PoolerHandler:
 
     def observe(self) -> dict[str, t.Any]:
         """The facts of this host."""
-        return {"facts": as_dict(pooler_facts.observe(self.host))}
+        found = pooler_facts.observe(self.host)
+        self._silent = frozenset(process.name for process in found.processes if not process.reachable)
+        return {"facts": as_dict(found)}
+
+    def processes(self) -> list[PoolerProcess]:
+        """The processes to work with. One that didn't answer when it was looked at is dead by the operator's word."""
+        return [process for process in self.host.processes if process.name not in self._silent]
 
     # -- arming ----------------------------------------------------------------------------------------------------
 
-    def open_consoles(self) -> None:
-        """Have a console open on every process."""
-        for process in self.host.processes:
-            if process.name not in self.consoles:
-                console = PgbouncerConsole(self.host.console(process), os_user=self.host.os_user)
-                self.consoles[process.name] = console
-            self.consoles[process.name].prepare_pause(self.names)
+    def console(self, process: PoolerProcess) -> PgbouncerConsole:
+        """The console of one process; opened again when the process was started anew meanwhile."""
+        console = self.consoles.get(process.name)
+        if console is not None and console.broken:
+            console.close()
+            console = None
+        if console is None:
+            console = PgbouncerConsole(self.host.console(process), os_user=self.host.os_user)
+            self.consoles[process.name] = console
+        return console
 
-    def prepare(self, *, operation: str, candidate: str, current: str) -> dict[str, t.Any]:
+    def open_consoles(self) -> None:
+        """Have a console open on every process, with the connections on which it will be told to pause."""
+        for process in self.processes():
+            self.console(process).prepare_pause(self.names)
+
+    def each(self, work: t.Callable[[PgbouncerConsole], None], what: str) -> None:
+        """Do something in every process; one that fails doesn't keep it from the others. Raises when any failed."""
+        errors = {}
+        for process in self.processes():
+            try:
+                self._once_more_if_broken(process, work)
+            except HmsError as error:
+                errors[process.name] = error.message
+        if errors:
+            told = "; ".join(f"process {name}: {message}" for name, message in errors.items())
+            raise HmsError(f"{what} on {self.host.name} failed: {told}", reason="bouncer_failed")
+
+    def _once_more_if_broken(self, process: PoolerProcess, work: t.Callable[[PgbouncerConsole], None]) -> None:
+        console = self.console(process)
+        try:
+            work(console)
+        except HmsError:
+            if not console.broken:
+                raise
+            work(self.console(process))
+
+    def prepare(self, *, operation: str, candidate: str) -> dict[str, t.Any]:
         """Open every console, render the new databases file in memory."""
         self.open_consoles()
         self.candidate = candidate
-        self.held_from = current
         self.content = self.render_for(candidate, operation)
         return {"processes": sorted(self.consoles)}
 
@@ -99,7 +144,7 @@ class PoolerHandler:
     def try_path(self, *, member: str) -> dict[str, t.Any]:
         """Log in to `member` through every process: the way clients will take, TLS, pg_hba and password included."""
         waits = {}
-        for process in self.host.processes:
+        for process in self.processes():
             params = self.host.through(process, dbname=path_entry(member))
             begun = self.context.clock.monotonic()
             session = connect(params)
@@ -119,11 +164,7 @@ class PoolerHandler:
         self.open_consoles()
         self.context.holding = True
         self.context.note("holding")
-        for console in self.consoles.values():
-            already = console.paused_databases()
-            for name in self.names:
-                if name not in already:
-                    console.send_pause(name)
+        self.each(self._pause, "Holding the clients")
         quiet = self.context.wait_for(self._all_quiet, timeout=deadline)
         killed = 0
         if not quiet and kill:
@@ -139,6 +180,12 @@ class PoolerHandler:
                 details={"busy": busy},
             )
         return {"seconds": round(clock.monotonic() - begun, 6), "killed": killed}
+
+    def _pause(self, console: PgbouncerConsole) -> None:
+        already = console.paused_databases()
+        for name in self.names:
+            if name not in already:
+                console.send_pause(name)
 
     def _all_quiet(self) -> bool:
         wanted = set(self.names)
@@ -159,21 +206,17 @@ class PoolerHandler:
     def repoint(self, *, primary: str, operation: str) -> dict[str, t.Any]:
         """Lead the databases to `primary`, in the file and in every process; clients stay held."""
         begun = self.context.clock.monotonic()
-        self.open_consoles()
         content = self.content if primary == self.candidate and self.content else self.render_for(primary, operation)
         write_atomic(self.host.databases_file, content, mode=0o600, owner=self.host.os_user)
-        for console in self.consoles.values():
-            console.reload()
-            console.change("server_login_retry", QUICK_RETRY)
         peer = self.host.peer(primary)
-        for name, console in self.consoles.items():
-            self.context.demand(
-                lambda console=console: self._leads_to(console, peer),  # type: ignore[misc]  # bound now, on purpose
-                f"Process {name} of {self.host.name} leading to {primary}",
-                timeout=5.0,
-            )
+        self.each(lambda console: self._lead(console, peer), f"Leading to {primary}")
         self.context.note("repointed", primary=primary)
         return {"seconds": round(self.context.clock.monotonic() - begun, 6)}
+
+    def _lead(self, console: PgbouncerConsole, peer: Peer) -> None:
+        console.reload()
+        console.change("server_login_retry", QUICK_RETRY)
+        self.context.demand(lambda: self._leads_to(console, peer), f"Leading to {peer.name}", timeout=5.0)
 
     def _leads_to(self, console: PgbouncerConsole, peer: Peer) -> bool:
         rows = [row for row in console.databases() if row["name"] in self.names]
@@ -181,16 +224,16 @@ class PoolerHandler:
 
     def resume(self) -> dict[str, t.Any]:
         """Let the clients go on."""
-        self.open_consoles()
-        for console in self.consoles.values():
-            console.change("server_login_retry", QUICK_RETRY)
-            for name in self.names:
-                console.resume(name)
-        for console in self.consoles.values():
-            console.drop_pausing_connections()
+        self.each(self._resume, "Letting the clients go on")
         self.context.holding = False
         self.context.note("resumed")
         return {}
+
+    def _resume(self, console: PgbouncerConsole) -> None:
+        console.change("server_login_retry", QUICK_RETRY)
+        for name in self.names:
+            console.resume(name)
+        console.drop_pausing_connections()
 
     # -- proving ---------------------------------------------------------------------------------------------------
 
@@ -199,7 +242,7 @@ class PoolerHandler:
         clock = self.context.clock
         begun = clock.monotonic()
         seconds, errors = {}, {}
-        for process in self.host.processes:
+        for process in self.processes():
             end = begun + deadline
             while process.name not in seconds:
                 errors[process.name] = self._write_once(process, operation, end)
@@ -218,11 +261,7 @@ class PoolerHandler:
 
     def _write_once(self, process: PoolerProcess, operation: str, end: float) -> str:
         """One write through one process; returns what went wrong, or nothing."""
-        source = f"verify:{self.host.name}:{process.name}"
-        sql = (
-            "INSERT INTO hms.write_probe (operation, source, seq)"
-            f" VALUES ({quote_literal(operation)}, {quote_literal(source)}, 1) ON CONFLICT DO NOTHING"
-        )
+        sql = _insert(operation, f"verify:{self.host.name}:{process.name}")
         try:
             session = connect(self.host.through(process, dbname=self.names[0]))
         except HmsError as error:
@@ -240,16 +279,21 @@ class PoolerHandler:
         finally:
             session.close()
 
-    def prove_unreachable(self, *, member: str) -> dict[str, t.Any]:
-        """Try to write at a member that must not take writes any more; returns its refusal as evidence."""
-        peer = self.host.peer(member)
-        params = self.host.monitor.params(peer, dbname=self.host.database)
+    def prove_unreachable(self, *, member: str, operation: str) -> dict[str, t.Any]:
+        """Try to write at a member that must not take writes any more; returns its refusal as evidence.
+
+        A write that gets no answer is refused as well: it waits for a synchronous standby that is no more. It is
+        left alone and not cancelled, because a cancelled one counts as acknowledged.
+        """
+        params = self.host.monitor.params(self.host.peer(member), dbname=self.host.database)
         try:
             session = connect(params)
         except HmsError as error:
             return {"refused": True, "evidence": error.message}
         try:
-            session.execute(INSERT, ("fence-proof", self.host.name, 1))
+            session.begin(_insert(operation, f"fence-proof:{self.host.name}"))
+            if not self.context.wait_for(session.done, timeout=PROOF_DEADLINE):
+                return {"refused": True, "evidence": f"no acknowledgement within {PROOF_DEADLINE:g} seconds"}
         except HmsError as error:
             return {"refused": True, "evidence": error.message}
         finally:
@@ -259,7 +303,7 @@ class PoolerHandler:
     def probe_start(self, *, operation: str, rate: float) -> dict[str, t.Any]:
         """Start the write probe: one client per process."""
         if not self._probes:
-            for process in self.host.processes:
+            for process in self.processes():
                 params = self.host.through(process, dbname=self.names[0], statement_timeout=0)
                 source = f"{self.host.name}/{process.name}"
                 self._probes.append(ProbeProcess(params, operation=operation, source=source, rate=rate))
@@ -277,12 +321,23 @@ class PoolerHandler:
 
     def finish(self, *, operation: str) -> dict[str, t.Any]:
         """Settings as the configuration has them; the probe's rows of this operation are left for the judge."""
-        for console in self.consoles.values():
-            retry = console.config().get("server_login_retry")
-            if retry in (QUICK_RETRY, "0.1", "0"):
-                console.reload()
+        self.each(self._as_configured, "Putting settings back")
         self.context.holding = False
         return {"operation": operation}
+
+    @staticmethod
+    def _as_configured(console: PgbouncerConsole) -> None:
+        if console.config().get("server_login_retry") in (QUICK_RETRY, "0"):
+            console.reload()
+
+    def leads_to(self, primary: str) -> bool:
+        """Whether the file on disk and every process lead to `primary`."""
+        peer = self.host.peer(primary)
+        try:
+            leads = all(self._leads_to(self.console(process), peer) for process in self.processes())
+        except HmsError:
+            return False
+        return leads and self.primary_on_file() == primary
 
     def primary_on_file(self) -> str:
         """The member that the databases file on disk points at."""

@@ -11,6 +11,7 @@ read that promise. So at no moment can both be writable, whoever was cut off fro
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import typing as t
 
@@ -27,10 +28,11 @@ PATIENCE = 120.0
 """Seconds for which a committed old primary looks for the candidate's word before it stays down."""
 
 START_DEADLINE = 120.0
+STREAM_DEADLINE = 15.0
 
 
 def act(handler: DatabaseHandler) -> None:
-    """Bring this host into the old state or the new one, by what was last ordered."""
+    """Do what the last order implies, or nothing when nothing was ordered."""
     actions: dict[str, t.Callable[[DatabaseHandler], None]] = {
         "armed_candidate": _promise_not_to_promote,
         "detached": _promise_not_to_promote,
@@ -41,20 +43,13 @@ def act(handler: DatabaseHandler) -> None:
         "promoted": _finish_promotion,
     }
     action = actions.get(handler.state)
-    if action is None:
-        return
-    try:
+    if action is not None:
         action(handler)
-    except HmsError as error:
-        handler.context.note("deadman_failed", lazy=False, error=error.as_dict())
 
 
 def _promise_not_to_promote(handler: DatabaseHandler) -> None:
     """Put settings back, receivers included, and publish the promise."""
-    values: dict[str, str | None] = dict(handler.restore_values)
-    values[settings.BULLETIN] = f"{handler.context.operation}:disarmed"
-    settings.alter_system(handler.session(), values)
-    handler.drop_idle_slots(handler.made_slots)
+    handler.disarm(promise=True)
     handler.context.note("deadman_disarmed", lazy=False)
 
 
@@ -64,7 +59,7 @@ def _put_settings_back(handler: DatabaseHandler) -> None:
 
 def _lead_again(handler: DatabaseHandler) -> None:
     """Stopped for a switchover that didn't pass its point of no return: be the primary again."""
-    handler.restart_primary(deadline=START_DEADLINE)
+    handler.primary.restart_primary(deadline=START_DEADLINE)
     handler.disarm()
     handler.context.note("deadman_restarted_primary", lazy=False)
 
@@ -97,15 +92,11 @@ def _ask_candidate(handler: DatabaseHandler) -> None:
     while clock.monotonic() < deadline:
         word = _candidate_word(handler)
         if word == "promoted":
-            if postmaster_pid(handler.host.instance.data_directory) is None:
-                handler.start_standby(deadline=START_DEADLINE)
-            handler.context.note("deadman_follows_candidate", lazy=False)
-            return
+            return _follow_candidate(handler)
         if word == "disarmed":
             handler.service.signal_postmaster(signal.SIGINT)  # it may run as a standby already
-            handler.wait_for_exit(START_DEADLINE)
-            _lead_again(handler)
-            return
+            handler.primary.wait_for_exit(START_DEADLINE)
+            return _lead_again(handler)
         clock.sleep(0.25)
     fencing.mark(
         handler.host,
@@ -115,15 +106,26 @@ def _ask_candidate(handler: DatabaseHandler) -> None:
         clock=clock,
     )
     handler.context.note("deadman_stays_down", lazy=False)
+    return None
+
+
+def _follow_candidate(handler: DatabaseHandler) -> None:
+    if postmaster_pid(handler.host.instance.data_directory) is None:
+        handler.primary.start_standby(deadline=START_DEADLINE)
+    handler.context.note("deadman_follows_candidate", lazy=False)
+    _settle(handler)
 
 
 def _settle(handler: DatabaseHandler) -> None:
+    """A standby of the new primary: take back what was temporary, once it streams or doesn't in time."""
+    with contextlib.suppress(HmsError):
+        handler.standby.await_streaming(timeline=1, deadline=STREAM_DEADLINE)
     handler.finish(role="standby")
+    handler.context.note("deadman_settled", lazy=False)
 
 
 def _finish_promotion(handler: DatabaseHandler) -> None:
-    session = handler.session()
-    if session.value("SELECT pg_catalog.pg_is_in_recovery()"):
-        handler.context.note("deadman_promotion_pending", lazy=False)
+    """The old primary is fenced or bound to come up as a standby: there is only forward."""
+    handler.standby.order_promotion()
     handler.finish(role="primary")
     handler.context.note("deadman_finished_promotion", lazy=False)

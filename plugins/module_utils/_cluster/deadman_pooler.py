@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
 from .._errors import HmsError
@@ -16,6 +17,11 @@ if t.TYPE_CHECKING:  # pragma: no cover
 PATIENCE = 45.0
 """Seconds for which held clients wait for a primary that proves itself; less than query_wait_timeout (60 s)."""
 
+RETRY = 0.3
+
+SETTLE = 2.0
+"""Seconds for which pools may log in again quickly before their settings are as configured."""
+
 
 def act(handler: PoolerHandler) -> None:
     """Let the clients go: to the writable primary, or after `PATIENCE` to where they were led before."""
@@ -23,22 +29,33 @@ def act(handler: PoolerHandler) -> None:
         return
     clock = handler.context.clock
     deadline = clock.monotonic() + PATIENCE
-    while clock.monotonic() < deadline:
+    gone = False
+    while not gone and clock.monotonic() < deadline:
         primary = handler.writable_member()
-        if primary and _let_go(handler, primary):
-            return
-        clock.sleep(0.2)
-    _let_go(handler, "")
+        gone = bool(primary) and _let_go(handler, primary)
+        if not gone:
+            clock.sleep(RETRY)
+    if not gone:
+        _let_go(handler, "")
+    clock.sleep(SETTLE)
+    with contextlib.suppress(HmsError):
+        handler.finish(operation=handler.context.operation)
 
 
 def _let_go(handler: PoolerHandler, primary: str) -> bool:
-    """Repoint where needed and resume; returns whether it worked."""
+    """Repoint where needed and resume, each process that can be; returns whether it worked for all."""
+    errors = []
     try:
-        if primary and handler.primary_on_file() != primary:
+        if primary and not handler.leads_to(primary):
             handler.repoint(primary=primary, operation=handler.context.operation)
+    except HmsError as error:
+        errors.append(error)
+    try:
         handler.resume()
     except HmsError as error:
-        handler.context.note("deadman_failed", lazy=False, error=error.as_dict())
-        return False
-    handler.context.note("deadman_resumed", lazy=False, primary=primary or handler.primary_on_file())
-    return True
+        errors.append(error)
+    for found in errors:
+        handler.context.note("deadman_failed", lazy=False, error=found.as_dict())
+    if not errors:
+        handler.context.note("deadman_resumed", lazy=False, primary=primary or handler.primary_on_file())
+    return not errors

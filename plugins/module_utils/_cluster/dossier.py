@@ -114,7 +114,7 @@ def losses_since(
     Raises `HmsError` (``wal_missing``) when the log behind the fork is not there at all.
     """
     control = PgControldata(runner, bin_directory=bin_directory, os_user=os_user).read(data_directory)
-    history = local_history(data_directory, dossier_wal.own_timeline(control))
+    history = local_history(data_directory, dossier_wal.own_timeline(data_directory, control))
     tool = PgWaldump(bin_directory=bin_directory, os_user=os_user)
     wal = Wal(data_directory=data_directory, control=control, history=history, tool=tool)
     return read_losses(wal, Fork(timeline, lsn), names=names, timeout=timeout)

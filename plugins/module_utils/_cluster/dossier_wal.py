@@ -14,6 +14,7 @@ import struct
 from .._postgres import format_lsn, parse_lsn
 from .._tools.pg_controldata import ControlData
 from .._tools.pg_waldump import PgWaldump, WalEnd, WalRecord, segment_name, segment_start
+from .._tools.wal_files import newest_timeline
 from .rejoin_history import Fork, History
 
 SEGMENT = re.compile(r"^[0-9A-F]{24}$")
@@ -34,6 +35,11 @@ class Wal:
     def directory(self) -> str:
         """pg_wal."""
         return os.path.join(self.data_directory, "pg_wal")
+
+    @property
+    def timeline(self) -> int:
+        """The newest one that this server has lived on."""
+        return self.history[-1].timeline
 
     @property
     def segment_size(self) -> int:
@@ -59,9 +65,9 @@ class Wal:
         return record.end(self.segment_size)
 
 
-def own_timeline(control: ControlData) -> int:
-    """The newest timeline that the control file knows; right also before the first checkpoint after a promotion."""
-    return max(control.timeline, control.min_recovery_timeline)
+def own_timeline(data_directory: str, control: ControlData) -> int:
+    """The newest timeline that a stopped server has lived on; its control file learns of one late."""
+    return max(control.timeline, control.min_recovery_timeline, newest_timeline(data_directory))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +158,7 @@ def _never_written(wal: Wal, segment: str) -> bool:
 
 def newest_commit(wal: Wal, *, before: int | None = None, segments: int = 8, timeout: float = 60.0) -> WalRecord | None:
     """The last COMMIT in the log, looked for in its last few files; for telling when a dead server last worked."""
-    timeline = own_timeline(wal.control)
+    timeline = wal.timeline
     names = [name for name in wal.segments() if int(name[:8], 16) == timeline]
     for name in list(reversed(names))[:segments]:
         begin = segment_start(name, wal.segment_size)

@@ -19,7 +19,8 @@ from .._postgres import ConnectionParams, PsycopgSession, Session, connect, pars
 from .._record import list_records, load_record
 from .._tools import pg_controldata
 from .._tools.service import postmaster_pid
-from .._tools.wal_files import newest_timeline
+from .._tools.wal_files import last_written, newest_timeline
+from .exposure import exposed_since
 from .member_config import DatabaseHost
 from .model import Busy, Control, MemberFacts, Receiver, Sender, Slot
 
@@ -150,12 +151,17 @@ def _from_disk(host: DatabaseHost, runner: CommandRunner) -> dict[str, t.Any]:
         "standby_signal": os.path.exists(os.path.join(data, "standby.signal")),
         "fence": read_json(os.path.join(host.state_directory, FENCE_FILE)),
         "last_operation": last_operation(host.state_directory),
+        "exposed_since": exposed_since(host),
     }
     if os.path.exists(os.path.join(data, "global", "pg_control")):
-        values.update(_control(host, runner))
-        values["ready_segments"] = _ready_segments(data)
-        room = os.statvfs(data)
-        values["free_bytes"] = room.f_bavail * room.f_frsize
+        try:
+            values.update(_control(host, runner))
+            values["wal_written_at"] = last_written(data)
+            values["ready_segments"] = _ready_segments(data)
+            room = os.statvfs(data)
+            values["free_bytes"] = room.f_bavail * room.f_frsize
+        except (HmsError, OSError) as error:  # a broken disk is a fact too
+            values["error"] = str(error)
     return values
 
 
@@ -169,6 +175,7 @@ def _control(host: DatabaseHost, runner: CommandRunner) -> dict[str, t.Any]:
         system_identifier=data.system_identifier,
         checkpoint_at=data.checkpoint_at,
         checksums=data.checksums,
+        written_at=os.stat(os.path.join(host.instance.data_directory, "global", "pg_control")).st_mtime,
     )
     timeline = max(data.timeline, newest_timeline(host.instance.data_directory))
     return {"control": control, "timeline": timeline, "lsn": max(data.checkpoint_lsn, data.min_recovery_lsn)}

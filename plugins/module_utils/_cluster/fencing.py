@@ -16,9 +16,10 @@ import typing as t
 
 from .._clock import Clock, iso, wait_until
 from .._command import CommandRunner
+from .._errors import HmsError
 from .._files import dump_json, read_bytes, read_json, remove_file, write_atomic
 from .._tools.pg_controldata import PgControldata
-from .._tools.service import InstanceService, postmaster_pid, processes_in
+from .._tools.service import InstanceService, frozen, postmaster_pid, processes_in
 from .facts import FENCE_FILE
 from .member_config import DatabaseHost
 
@@ -85,7 +86,7 @@ def unmark(host: DatabaseHost, *, keep_standby_signal: bool) -> None:
 
 
 def stop_hard(host: DatabaseHost, service: InstanceService, clock: Clock) -> dict[str, t.Any]:
-    """Fast, then immediate, then SIGKILL; returns which it took and how long."""
+    """Fast, then immediate, then SIGKILL; returns which it took and how long. A frozen one hears only the last."""
     started = clock.monotonic()
     data = host.instance.data_directory
     took = "nothing: no process was left"
@@ -94,7 +95,7 @@ def stop_hard(host: DatabaseHost, service: InstanceService, clock: Clock) -> dic
         (signal.SIGQUIT, "immediate shutdown", IMMEDIATE_PATIENCE),
     ):
         pid = service.signal_postmaster(number)
-        if pid is None:
+        if pid is None or frozen(pid):
             break
         took = name
         if wait_until(lambda: postmaster_pid(data) is None, clock=clock, timeout=patience, interval=0.01):
@@ -108,9 +109,14 @@ def stop_hard(host: DatabaseHost, service: InstanceService, clock: Clock) -> dic
 def proofs(host: DatabaseHost, runner: CommandRunner, clock: Clock) -> list[dict[str, t.Any]]:
     """What shows that the instance is down and stays so."""
     data = host.instance.data_directory
-    control = PgControldata(runner, bin_directory=host.instance.bin_directory).read(data)
     left = processes_in(data)
     at = iso(clock.now())
+    signalled = os.path.exists(standby_signal_path(host))
+    evidence = "standby.signal stands in its data directory and start.conf says disabled"
+    if not os.path.exists(os.path.join(data, "global", "pg_control")):
+        signalled, evidence = True, f"there is no data directory at {data} to start from"
+    elif not signalled:
+        evidence = f"standby.signal could not be written to {data}"
     return [
         {
             "claim": f"no process works in the data directory of {host.name}",
@@ -120,14 +126,20 @@ def proofs(host: DatabaseHost, runner: CommandRunner, clock: Clock) -> list[dict
         },
         {
             "claim": f"{host.name} cannot start as a primary",
-            "evidence": "standby.signal stands in its data directory and start.conf says disabled",
+            "evidence": evidence,
             "at": at,
-            "holds": os.path.exists(standby_signal_path(host)),
+            "holds": signalled,
         },
-        {
-            "claim": "its control file was read after it went down",
-            "evidence": f"state {control.state!r}, timeline {control.timeline}, checkpoint at {control.checkpoint_at}",
-            "at": at,
-            "holds": True,
-        },
+        {**_control_after(host, runner), "at": at, "holds": True},
     ]
+
+
+def _control_after(host: DatabaseHost, runner: CommandRunner) -> dict[str, str]:
+    """What the control file says now. That it can't be read, on a broken disk, takes nothing from the other proofs."""
+    claim = f"the control file of {host.name} after it went down"
+    try:
+        control = PgControldata(runner, bin_directory=host.instance.bin_directory).read(host.instance.data_directory)
+    except HmsError as error:
+        return {"claim": claim, "evidence": f"it can't be read: {error.message}"}
+    state = f"state {control.state!r}, timeline {control.timeline}, checkpoint at {control.checkpoint_at}"
+    return {"claim": claim, "evidence": state}

@@ -107,6 +107,8 @@ class DatabaseHost:
     slot_name: str
     monitor: Login
     members: tuple[Peer, ...]
+    degrade_after_seconds: float = 10.0
+    """How long commits wait for a standby that doesn't stream before the policy degrade lets them go on alone."""
 
     def peer(self, name: str) -> Peer:
         """A member by name."""
@@ -206,6 +208,7 @@ def _database_host(data: t.Mapping[str, t.Any]) -> DatabaseHost:
         slot_name=slot_name,
         monitor=Login(**data["monitor"]),
         members=_peers(data),
+        degrade_after_seconds=float(data.get("degrade_after_seconds", DatabaseHost.degrade_after_seconds)),
     )
 
 

@@ -71,6 +71,8 @@ class Control:
     system_identifier: str
     checkpoint_at: str = ""
     checksums: bool = False
+    written_at: float = 0.0
+    """When the file was last written, seconds since the epoch: at the end of a primary's checkpoint."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +94,8 @@ class MemberFacts:
     version: str = ""
     version_number: int = 0
     control: Control | None = None
+    wal_written_at: float = 0.0
+    """When its log on disk was last written, seconds since the epoch."""
     timeline: int = 0
     lsn: int = 0
     """The position up to which WAL is safely here: written on a primary; received or replayed on a standby."""
@@ -117,6 +121,8 @@ class MemberFacts:
     fence: t.Mapping[str, t.Any] | None = None
     free_bytes: int = 0
     last_operation: t.Mapping[str, t.Any] | None = None
+    exposed_since: str = ""
+    """Since when writes need be on no standby, by the sync guard's word; empty when they wait for one."""
 
     @property
     def writable(self) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
+from .member_config import slot_name
 from .model import ClusterFacts, MemberFacts, PoolerFacts
 
 Operation = t.Literal["switchover", "failover"]
@@ -160,7 +161,18 @@ def unfinished(facts: ClusterFacts, primary: MemberFacts) -> tuple[Action, ...]:
             actions.append(
                 Action("follow", "finish", member.name, f"stream from {primary.name}", "it doesn't stream from it")
             )
+        idle = _idle_slots(member, facts, primary)
+        if idle:
+            why = f"they keep WAL for members that {primary.name} feeds"
+            actions.append(Action("drop_slots", "finish", member.name, f"drop {', '.join(idle)}", why))
     return tuple(actions)
+
+
+def _idle_slots(member: MemberFacts, facts: ClusterFacts, primary: MemberFacts) -> list[str]:
+    """Slots on a standby that wait for members who stream from the primary, or lead: they keep WAL for nobody."""
+    fed = [other.name for other in facts.standbys if _streams_from(other, primary)]
+    waiting = {slot_name(name) for name in (*fed, primary.name) if name != member.name}
+    return [slot.name for slot in member.slots if slot.name in waiting and not slot.active]
 
 
 def _resting(request: Request, facts: ClusterFacts, primary: MemberFacts) -> Plan:
@@ -183,7 +195,10 @@ def _resting(request: Request, facts: ClusterFacts, primary: MemberFacts) -> Pla
 
 
 def _siblings(facts: ClusterFacts, *without: str) -> tuple[str, ...]:
-    return tuple(member.name for member in facts.standbys if member.name not in without)
+    """The standbys to be led over. Those that a standby feeds stay with it."""
+    return tuple(
+        member.name for member in facts.standbys if member.name not in without and not _in_chain(member, facts)
+    )
 
 
 def _refusals(refusals: t.Iterable[Refusal], request: Request) -> tuple[Refusal, ...]:
@@ -290,7 +305,7 @@ def plan_failover(facts: ClusterFacts, request: Request) -> Plan:
     primary = leader(facts)
     if primary is not None and request.candidate in ("", primary.name):
         return _resting(request, facts, primary)
-    old = rules.lost_primary(facts)
+    old = primary or rules.lost_primary(facts)
     candidate = rules.choose_candidate(facts, request)
     refusals = _refusals(rules.for_failover(facts, request, old=old, candidate=candidate), request)
     if candidate is None or any(not refusal.overridable for refusal in refusals):

@@ -18,16 +18,16 @@ from .._errors import DeadlinePassed, HmsError
 from .._files import remove_file
 from .._postgres import Session, connect
 from .._provision import standby_plan
-from .._tools import auto_conf
 from .._provision.standby_apply import StandbyApplier
 from .._provision.standby_inspect import inspect_local, inspect_upstream, upstream_params
 from .._provision.standby_model import StandbyWish
-from .._tools import pg_rewind
+from .._tools import auto_conf, pg_rewind
 from .._tools.service import InstanceService, postmaster_pid
 from . import fencing, rejoin_mark, settings
 from .member_config import DatabaseHost
 from .model import Slot
 from .rejoin_facts import RejoinInspector
+from .rejoin_log import last_complaints, log_file
 from .rejoin_model import Action, PrimaryFacts, RejoinFacts
 from .rejoin_peers import Connect, ask
 from .rejoin_plan import stale_slots
@@ -39,6 +39,8 @@ STOP_PATIENCE = 60.0
 ORPHAN_PATIENCE = 6 * 3600.0
 CLONE_TIMEOUT = 6 * 3600.0
 _POLL = 0.1
+
+KEEP, HOLD = "wal_keep_size", "1TB"
 
 _STANDBY_ONLY = (settings.BULLETIN, settings.RETRY_INTERVAL, "recovery_target_timeline")
 """Left by operations in postgresql.auto.conf; a standby starts without them."""
@@ -142,13 +144,15 @@ class RejoinApplier:
         return "it has ended"
 
     def _stop(self) -> str:
-        """A fast shutdown; a server that isn't meant to run gets no more patience than that."""
+        """A fast shutdown, for which the log is held: its checkpoint would drop what a rewind reads."""
         started = self._clock.monotonic()
+        before = self._hold_log()
         for number, patience in ((signal.SIGINT, STOP_PATIENCE), (signal.SIGQUIT, 10.0)):
             self._service.signal_postmaster(number)
             if wait_until(
                 lambda: postmaster_pid(self._data) is None, clock=self._clock, timeout=patience, interval=0.05
             ):
+                self._release_log(before)
                 return f"stopped after {self._clock.monotonic() - started:.1f} s"
         raise DeadlinePassed(
             f"The server on {self._host.name} did not stop.",
@@ -156,6 +160,27 @@ class RejoinApplier:
             state="It still runs.",
             next_step="Stop it by hand, then run again.",
         )
+
+    def _hold_log(self) -> str | None:
+        """Let no checkpoint drop WAL; returns what ALTER SYSTEM had set before."""
+        session = self._local()
+        try:
+            before = settings.own_value(session, KEEP)
+            settings.alter_system(session, {KEEP: HOLD})
+            wait_until(
+                lambda: session.value("SELECT pg_catalog.pg_size_bytes(current_setting(%s)) >= 1e12", (KEEP,)) is True,
+                clock=self._clock,
+                timeout=2.0,
+                interval=0.05,
+            )
+        finally:
+            session.close()
+        return None if before == HOLD else before
+
+    def _release_log(self, before: str | None) -> None:
+        changes = {} if before is None else {KEEP: before}
+        remove = (KEEP,) if before is None else ()
+        auto_conf.update(self._data, changes, owner=self._host.instance.os_user, remove=remove)
 
     # -- the new primary ------------------------------------------------------------------------------------------
 
@@ -238,6 +263,7 @@ class RejoinApplier:
         mark, mark_state = rejoin_mark.read_state(host)
         detail = self._job.put_settings_back() if mark is not None and mark_state != "stale" else "settings unchanged"
         remove_file(os.path.join(self._data, "recovery.signal"))
+        left = (KEEP,) if auto_conf.read(self._data).get(KEEP) == HOLD else ()
         auto_conf.update(
             self._data,
             {
@@ -245,7 +271,7 @@ class RejoinApplier:
                 "primary_slot_name": host.slot_name,
             },
             owner=host.instance.os_user,
-            remove=_STANDBY_ONLY,
+            remove=(*_STANDBY_ONLY, *left),
         )
         rejoin_mark.remove(host)
         return detail
@@ -356,20 +382,3 @@ class RejoinApplier:
         finally:
             session.close()
         return f"dropped {', '.join(stale)}" if stale else "none"
-
-
-def log_file(host: DatabaseHost) -> str:
-    """Where Debian's tools let the server write."""
-    return f"/var/log/postgresql/postgresql-{host.instance.version}-{host.instance.instance}.log"
-
-
-def last_complaints(path: str) -> list[str]:
-    """The last FATAL and PANIC lines of a log; they tell why a server doesn't start, and hold nobody's data."""
-    try:
-        with open(path, "rb") as source:
-            size = source.seek(0, os.SEEK_END)
-            source.seek(max(0, size - (1 << 16)))
-            lines = source.read().decode("utf-8", "replace").splitlines()
-    except OSError:
-        return []
-    return [line[:300] for line in lines if "FATAL:" in line or "PANIC:" in line][-3:]

@@ -154,7 +154,7 @@ class RejoinInspector:
         """This host's log; its server is stopped."""
         instance = self._host.instance
         tool = PgWaldump(bin_directory=instance.bin_directory, os_user=instance.os_user)
-        history = local_history(instance.data_directory, own_timeline(control))
+        history = local_history(instance.data_directory, own_timeline(instance.data_directory, control))
         return Wal(data_directory=instance.data_directory, control=control, history=history, tool=tool)
 
     def _compare_stopped(self, control: ControlData, primary: PrimaryFacts) -> Divergence:
@@ -162,7 +162,7 @@ class RejoinInspector:
         fork = find_fork(wal.history, primary.history)
         if fork is None:
             position = primary.answer.lsn
-            ahead = _has_log_from(wal, own_timeline(control), position)
+            ahead = _has_log_from(wal, wal.timeline, position)
             return Divergence(fork=None, diverged=False, ahead=ahead, restore_command=self._restore_command())
         if not goes_beyond(wal, fork):
             return Divergence(fork=fork, diverged=False, restore_command=self._restore_command())
@@ -182,7 +182,7 @@ class RejoinInspector:
 
 def goes_beyond(wal: Wal, fork: Fork) -> bool:
     """Whether there is any record behind the fork."""
-    if own_timeline(wal.control) > fork.timeline or wal.control.checkpoint_lsn >= fork.lsn:
+    if wal.timeline > fork.timeline or wal.control.checkpoint_lsn >= fork.lsn:
         return True
     return any(_has_log_from(wal, stretch.timeline, stretch.begin) for stretch in past_fork(wal.history, fork))
 

@@ -19,6 +19,7 @@ State = t.Literal["writable", "standby", "starting", "refused", "unreachable"]
 _STARTING = "57P03"
 _AUTHORISATION = ("28000", "28P01", "3D000", "42501")
 
+# A standby's control file learns of a new timeline late, and a receiver that is gone tells nothing; its WAL files do.
 _ROLE = """
 SELECT pg_catalog.pg_is_in_recovery(),
        (SELECT system_identifier::text FROM pg_catalog.pg_control_system()),
@@ -29,7 +30,9 @@ SELECT pg_catalog.pg_is_in_recovery(),
             ELSE pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()) END,
        CASE WHEN pg_catalog.pg_is_in_recovery()
             THEN coalesce(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::text
-            ELSE pg_catalog.pg_current_wal_insert_lsn()::text END
+            ELSE pg_catalog.pg_current_wal_insert_lsn()::text END,
+       (SELECT max(pg_catalog.substr(f.name, 1, 8)) FROM pg_catalog.pg_ls_waldir() AS f
+         WHERE f.name ~ '^[0-9A-F]{24}$')
 """
 _RECEIVER = """
 SELECT coalesce(sender_host, ''), coalesce(sender_port, 0), coalesce(received_tli, 0)
@@ -106,7 +109,7 @@ def _told(unknown: Answer, session: Session) -> Answer:
     if not recovering:
         return dataclasses.replace(known, timeline=int(row[5][:8], 16))
     receiver = session.row(_RECEIVER) or ("", 0, 0)
-    timeline = max(int(row[3]), int(row[4] or 0), int(receiver[2]))
+    timeline = max(int(row[3]), int(row[4] or 0), int(receiver[2]), int(row[7] or "0", 16))
     return dataclasses.replace(
         known, timeline=timeline, fed_by=f"{receiver[0]}:{receiver[1]}" if receiver[0] else ""
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import typing as t
 
+from .._clock import parse_iso
 from .model import ClusterFacts, MemberFacts
 from .plan import Refusal, Request, leader
 
@@ -259,18 +260,33 @@ def _lineage(facts: ClusterFacts, candidate: MemberFacts) -> list[Refusal]:
 def _behind_rpo(
     candidate: MemberFacts, old: MemberFacts | None, request: Request, facts: ClusterFacts
 ) -> list[Refusal]:
-    if facts.sync_policy == "strict" or candidate.replay_age is None:
-        return []
-    if candidate.receiver is not None and candidate.receiver.message_age < request.rpo_seconds:
-        return []
-    known_end = old.control is not None and old.lsn <= candidate.lsn if old is not None and old.reachable else False
-    if candidate.replay_age <= request.rpo_seconds or known_end:
+    missing = None if facts.sync_policy == "strict" else missing_seconds(candidate, old)
+    if missing is None or missing <= request.rpo_seconds:
         return []
     text = (
-        f"The last commit {candidate.name} knows of is {candidate.replay_age:.0f} s old, more than the RPO of "
-        f"{request.rpo_seconds:.0f} s. That is an upper bound: without writes nothing is missing."
+        f"{candidate.name} may lack the last {missing:.0f} s of the old primary's work, more than the RPO of "
+        f"{request.rpo_seconds:.0f} s. That is an upper bound: without writes in that time nothing is missing."
     )
-    return [Refusal("behind_rpo", text, "If no write came since, or the loss is accepted, override.")]
+    return [Refusal("behind_rpo", text, "If no write came in that time, or the loss is accepted, override.")]
+
+
+def missing_seconds(candidate: MemberFacts, old: MemberFacts | None) -> float | None:
+    """How much of the old primary's work the candidate may lack at most, in seconds; None when nothing tells.
+
+    Where the old primary's disk can be read, its end is the last write to its log: that it lies in ruins for hours
+    before anybody comes loses nothing. Where it can't, its end may be now.
+    """
+    if old is not None and old.reachable and old.control is not None and old.wal_written_at:
+        has_checkpoint = old.control.checkpoint_lsn < candidate.lsn
+        if has_checkpoint and old.control.state == "shut down":
+            return 0.0
+        known = parse_iso(candidate.last_commit_at).timestamp() if candidate.last_commit_at else 0.0
+        if has_checkpoint:
+            known = max(known, old.control.written_at)
+        return max(0.0, old.wal_written_at - known) if known else None
+    if candidate.receiver is not None and candidate.receiver.status == "streaming":
+        return candidate.receiver.message_age
+    return candidate.replay_age
 
 
 def _synchrony(facts: ClusterFacts, candidate: MemberFacts, old: MemberFacts | None) -> list[Refusal]:
@@ -291,10 +307,17 @@ def _synchrony(facts: ClusterFacts, candidate: MemberFacts, old: MemberFacts | N
 def _fence(facts: ClusterFacts, request: Request, old: MemberFacts | None) -> list[Refusal]:
     if old is not None and old.reachable:
         return []
-    if request.fence_command or facts.sync_policy == "strict":
-        return []
     name = old.name if old is not None else "the old primary"
+    voters = [member for member in facts.members if member is not old and member.may_be_primary]
+    unseen = ", ".join(member.name for member in voters if not member.reachable)
+    if request.fence_command or (facts.sync_policy == "strict" and not unseen):
+        return []
     text = f"Nothing proves that {name} is down or cut off: its host can't be reached, and it may still take writes."
+    if facts.sync_policy == "strict":
+        text = (
+            f"Nothing proves that {name} is down or cut off: its host can't be reached, and {unseen} neither. "
+            "Together they may still acknowledge writes."
+        )
     next_step = "Power it off or cut it off and give that as -e fence_command=…, whose exit code 0 is the proof."
     return [Refusal("no_fence_proof", text, next_step)]
 

@@ -133,7 +133,7 @@ def look_at_own(host: DatabaseHost, *, runner: CommandRunner) -> Own:
         return own
     control = PgControldata(runner, bin_directory=host.instance.bin_directory).read(data)
     return dataclasses.replace(
-        own, system_identifier=control.system_identifier, timeline=own_timeline(control)
+        own, system_identifier=control.system_identifier, timeline=own_timeline(data, control)
     )
 
 

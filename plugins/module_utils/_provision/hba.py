@@ -74,31 +74,31 @@ def _line(fields: t.Sequence[str]) -> str:
 
 
 def render_rule(rule: Rule) -> list[str]:
-    """The lines of one rule: its comment, then a line for each address."""
+    """The lines of one rule: its comment, then a line for each address.
+
+    A rule for the network whose list of addresses is empty lets nobody in and has no lines.
+    """
     kind, method = str(rule.get("type", "")), str(rule.get("method", ""))
     if kind not in TYPES:
         raise _bad(f"{kind!r} is no type of a rule; there are {', '.join(TYPES)}.")
     if method not in METHODS:
         raise _bad(f"{method!r} is not a method that this collection writes; there are {', '.join(METHODS)}.")
-    addresses = rule.get("addresses") or []
+    addresses = rule.get("addresses")
     if kind == LOCAL and addresses:
         raise _bad(f"A local rule has no addresses: {dict(rule)}.")
+    if kind != LOCAL and addresses is None:
+        raise _bad(f"A rule names no addresses: {dict(rule)}.")
+    head = [kind, _names(rule, "databases"), _names(rule, "users")]
+    if kind != LOCAL and not addresses:
+        return []
     comment = str(rule.get("comment") or "")
     lines = ["# " + " ".join(comment.split())] if comment else []
-    head = [kind, _names(rule, "databases"), _names(rule, "users")]
-    targets = [""] if kind == LOCAL else dict.fromkeys(render_address(str(address)) for address in addresses)
-    return lines + [_line([*head, target, method, *_options(rule)]) for target in targets]
+    targets = dict.fromkeys(render_address(str(address)) for address in addresses or [])
+    return lines + [_line([*head, target, method, *_options(rule)]) for target in targets or [""]]
 
 
 def render_rules(rules: t.Sequence[Rule]) -> list[str]:
-    """All lines, in order: the server takes the first that fits.
-
-    A rule for the network whose list of addresses is empty lets nobody in and is left out.
-    """
+    """All lines, in order: the server takes the first that fits."""
     if not rules:
         raise _bad("There is no rule at all: nobody could log in.")
-    lines: list[str] = []
-    for rule in rules:
-        if rule.get("type") == LOCAL or rule.get("addresses"):
-            lines += render_rule(rule)
-    return lines
+    return [line for rule in rules for line in render_rule(rule)]

@@ -160,7 +160,8 @@ class InstanceApplier:
         self._service.start(timeout=START_TIMEOUT)
 
     def _restart(self) -> None:
-        PgCtlCluster(self._runner, version=self._wish.version, name=self._wish.name).restart()
+        PgCtlCluster(self._runner, version=self._wish.version, name=self._wish.name).stop()
+        self._start()
 
     def _loaded_at(self) -> float:
         """When the postmaster last read its configuration, asked over a new connection.

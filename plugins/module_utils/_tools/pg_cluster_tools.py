@@ -17,6 +17,8 @@ NEEDED_FOR = "managing PostgreSQL instances the Debian way (package postgresql-c
 CREATE_TIMEOUT = 300.0
 CONTROL_TIMEOUT = 180.0
 QUICK_TIMEOUT = 30.0
+NOT_RUNNING = 2
+"""pg_ctlcluster's exit code for stopping what is down."""
 
 
 class ListedInstance(t.NamedTuple):
@@ -227,7 +229,11 @@ class PgConfTool:
 
 
 class PgCtlCluster:
-    """pg_ctlcluster: start, stop, restart and reload; it hands over to systemd where systemd runs."""
+    """pg_ctlcluster, which hands over to systemd where systemd runs. Starting is `service.InstanceService`'s.
+
+    Its restart is left out: it looks for the server at the configured port, so after a change of the port it stops
+    nothing. Stop, then start.
+    """
 
     def __init__(self, runner: CommandRunner, *, version: int, name: str) -> None:
         self._runner = runner
@@ -235,28 +241,13 @@ class PgCtlCluster:
         self._version = str(version)
         self._name = name
 
-    def _run(self, action: str, *options: str, expected: t.Sequence[int] = (0,), state: str = "") -> None:
-        argv = [self._program, *options, self._version, self._name, action]
-        result = self._runner.run(argv, timeout=CONTROL_TIMEOUT)
-        if result.rc not in expected:
-            result.check(
-                f"pg_ctlcluster {action} for the instance {self._version}/{self._name}",
-                state=state,
-                next_step="Read its log below /var/log/postgresql and, with systemd, the journal of its unit.",
-            )
-
-    def start(self) -> None:
-        """Start it and wait until it answers; nothing when it runs already."""
-        self._run("start", expected=(0, 2), state="The instance is down.")
-
     def stop(self, *, mode: str = "fast") -> None:
         """Stop it; nothing when it is down already."""
-        self._run("stop", "--mode", mode, expected=(0, 2), state="The instance may still run.")
-
-    def restart(self) -> None:
-        """Stop it fast and start it again."""
-        self._run("restart", "--mode", "fast", state="The instance may be down.")
-
-    def reload(self) -> None:
-        """Make it read its configuration again."""
-        self._run("reload", state="The instance still runs with its old configuration.")
+        argv = [self._program, "--mode", mode, self._version, self._name, "stop"]
+        result = self._runner.run(argv, timeout=CONTROL_TIMEOUT)
+        if result.rc != NOT_RUNNING:
+            result.check(
+                f"Stopping the instance {self._version}/{self._name}",
+                state="The instance may still run.",
+                next_step="Read its log below /var/log/postgresql and, with systemd, the journal of its unit.",
+            )

@@ -31,10 +31,13 @@ class PgbouncerConsole:
         self.drop_pausing_connections()
         self._session.close()
 
+    @property
+    def broken(self) -> bool:
+        """Whether the process at the other end has gone, as far as was noticed."""
+        return self._session.connection.closed
+
     def _show(self, what: str) -> list[dict[str, t.Any]]:
-        cursor = self._session.connection.execute(f"SHOW {what}".encode())
-        names = [column.name for column in cursor.description or ()]
-        return [dict(zip(names, row)) for row in cursor.fetchall()]
+        return self._session.records(f"SHOW {what}")
 
     def version(self) -> str:
         """E.g. ``1.18.0``."""
@@ -75,9 +78,7 @@ class PgbouncerConsole:
         allows KILL, and leaves other clusters' databases alone.
         """
         self.prepare_pause([database])
-        pgconn = self._pausing[database].connection.pgconn
-        pgconn.send_query(("PAUSE " + quote_identifier(database)).encode())
-        pgconn.flush()
+        self._pausing[database].begin("PAUSE " + quote_identifier(database))
 
     def drop_pausing_connections(self) -> None:
         """Close the connections on which PAUSE was sent; after a RESUME its answer may never come."""

@@ -15,6 +15,7 @@ import typing as t
 from .._clock import Clock, wait_until
 from .._command import CommandRunner, find_program
 from .._errors import DeadlinePassed
+from .._files import remove_file
 from .service import alive, systemd_runs
 
 NEEDED_FOR = "pooling connections (Debian's package pgbouncer)"
@@ -97,6 +98,9 @@ class PgbouncerProcess:
 
     def start(self, *, clock: Clock) -> RunningProcess:
         """Start it and wait until its pidfile names it."""
+        if self.running() is None:
+            # a dead process left it; while its pid lives as another's, PgBouncer would not start
+            remove_file(self._pidfile)
         if systemd_runs():
             systemctl = find_program("systemctl")
             self._runner.run([systemctl, "reset-failed", self.unit], timeout=10.0)

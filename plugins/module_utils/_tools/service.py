@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 
@@ -33,6 +34,11 @@ def alive(pid: int) -> bool:
     return process_state(pid) not in ("", "Z", "X")
 
 
+def frozen(pid: int) -> bool:
+    """Whether a process was stopped by a signal, so that it hears no other than SIGKILL."""
+    return process_state(pid) in ("T", "t")
+
+
 def postmaster_pid(data_directory: str) -> int | None:
     """The postmaster of a data directory, if it lives.
 
@@ -57,7 +63,7 @@ def processes_in(data_directory: str) -> list[int]:
         if not entry.isdigit():
             continue
         try:
-            here = os.readlink(f"/proc/{entry}/cwd") == wanted
+            here = os.readlink(f"/proc/{entry}/cwd") in (wanted, wanted + " (deleted)")
         except OSError:
             continue
         if here and alive(int(entry)) and int(entry) != os.getpid():
@@ -109,7 +115,8 @@ class InstanceService:
         """Send a signal to the postmaster; returns its pid, or None when there is none."""
         pid = postmaster_pid(self._data_directory)
         if pid is not None:
-            os.kill(pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
         return pid
 
     def kill_all(self, *, clock: Clock, timeout: float) -> list[int]:
@@ -119,7 +126,8 @@ class InstanceService:
         def none_left() -> bool:
             for pid in processes_in(self._data_directory):
                 killed.append(pid)
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             return not processes_in(self._data_directory)
 
         if not wait_until(none_left, clock=clock, timeout=timeout, interval=0.02):

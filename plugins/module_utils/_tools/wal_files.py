@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 
@@ -23,3 +24,18 @@ def newest_timeline(data_directory: str) -> int:
     except FileNotFoundError:
         return 0
     return max((int(name[:8], 16) for name in names if _SEGMENT.match(name)), default=0)
+
+
+def last_written(data_directory: str) -> float:
+    """When this data directory's log was last written to, in seconds since the epoch, or 0.
+
+    A segment that is kept for later use keeps the time of its last write.
+    """
+    folder = os.path.join(data_directory, "pg_wal")
+    times = []
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(folder):
+            if _SEGMENT.match(name):
+                with contextlib.suppress(FileNotFoundError):  # it is renamed or removed meanwhile
+                    times.append(os.stat(os.path.join(folder, name)).st_mtime)
+    return max(times, default=0.0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pwd
 import typing as t
 
 from .._clock import parse_iso
@@ -136,7 +137,9 @@ def merge(operation: Operation, found: dict[str, t.Any]) -> bool:
     if "clients" in record and "probe" not in record:
         record["probe"] = record["clients"]
     record["clients"] = found
-    return write_atomic(operation.path, dump_json(record))
+    status = os.stat(operation.path)  # the record stays its owner's
+    owner = pwd.getpwuid(status.st_uid).pw_name
+    return write_atomic(operation.path, dump_json(record), mode=status.st_mode & 0o777, owner=owner)
 
 
 def examine(directory: str, session: Session, paths: t.Sequence[str]) -> dict[str, t.Any]:

@@ -164,13 +164,20 @@ def prepare(site: Site, runner: CommandRunner, *, digest: str = "") -> dict[str,
     reason = problem(site, runner)
     removed = clean(site, runner)["removed"] if reason else []
     standing = stands(site, runner, digest)
-    before = os.umask(0o022)  # the instances lie below the folder, so anybody may pass
-    try:
-        os.makedirs(site.folder, exist_ok=True)
-    finally:
-        os.umask(before)
+    _make_folder(site.folder)
     site.remember(digest=digest, finished=False)
     return {"reason": reason, "removed": removed, "stands": standing}
+
+
+def _make_folder(path: str) -> None:
+    """The folder: anybody may pass, for the instances lie below it; who called sudo keeps secrets and records there."""
+    before = os.umask(0o022)
+    try:
+        os.makedirs(path, exist_ok=True)
+    finally:
+        os.umask(before)
+    if os.geteuid() == 0:
+        os.chown(path, int(os.environ.get("SUDO_UID", "0")), int(os.environ.get("SUDO_GID", "0")))
 
 
 def finish(site: Site) -> None:

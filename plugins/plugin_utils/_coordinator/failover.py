@@ -22,7 +22,7 @@ from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsErr
 from ansible_collections.hms.postgres.plugins.module_utils._postgres import format_lsn
 
 from .operation import CRITICAL, Operation
-from .switchover import hold, lead_siblings, promote, repoint_and_resume, write_answers
+from .switchover import SILENCE, change_over, hold, lead_siblings, let_clients_go, undo, with_held
 
 FENCE_DEADLINE = 20.0
 COMMAND_DEADLINE = 60.0
@@ -38,7 +38,7 @@ def execute(
         hold(operation, plan, seconds=request.hold_seconds, kill=True)
         fence(operation, plan, request, facts)
         positions = freeze(operation, plan)
-        plan, base = choose(operation, plan, request, positions)
+        plan, base = choose(operation, plan, request, facts, positions)
         slots = [slot_name(name) for name in (plan.old_primary, *plan.siblings) if name]
         operation.one(
             "arm_candidate",
@@ -54,38 +54,36 @@ def execute(
     except HmsError as error:
         let_go(operation, plan, error)
         raise
-    following = lead_siblings(operation, plan)
-    promoted = repoint_and_resume(operation, plan, lambda: promote(operation, plan))
-    operation.leave_critical_section()
-    write_answers(operation, "follow", following, title=f"Follow {plan.new_primary}")
+    promoted = change_over(operation, plan, lead_siblings(plan))
     return plan, {**promoted, "base": base}
 
 
 def fence(operation: Operation, plan: Plan, request: Request, facts: ClusterFacts) -> None:
     """Make sure that the old primary takes no more writes, and write down how that is known."""
     old = facts.member(plan.old_primary) if plan.old_primary else None
+    vouched = "no_fence_proof" in request.force
     if old is not None and operation.fleet.reachable(old.name):
-        proven = _fence_by_stopping(operation, plan, old)
+        proven = _fence_by_stopping(operation, plan, old, vouched=vouched)
     elif request.fence_command:
         proven = _fence_by_command(operation, plan, request)
-    elif facts.sync_policy == "strict":
+    elif facts.sync_policy == "strict" and not vouched:
         proven = _fence_by_receivers(operation, plan, facts)
     else:
-        proven = {
-            "method": "none",
-            "proofs": [
-                {
-                    "claim": f"{plan.old_primary or 'the old primary'} is down or cut off",
-                    "evidence": "no proof: the operator vouches for it (force: no_fence_proof)",
-                    "at": iso(operation.clock.now()),
-                    "holds": False,
-                }
-            ],
-        }
+        proven = {"method": "none", "proofs": [_vouched(operation, plan)]}
     operation.set(fence={"host": plan.old_primary, **proven}, lazy=True)
 
 
-def _fence_by_stopping(operation: Operation, plan: Plan, old: MemberFacts) -> dict[str, t.Any]:
+def _vouched(operation: Operation, plan: Plan) -> dict[str, t.Any]:
+    return {
+        "claim": f"{plan.old_primary or 'the old primary'} is down or cut off",
+        "evidence": "no proof: the operator vouches for it (force: no_fence_proof)",
+        "at": iso(operation.clock.now()),
+        "holds": False,
+    }
+
+
+def _fence_by_stopping(operation: Operation, plan: Plan, old: MemberFacts, *, vouched: bool) -> dict[str, t.Any]:
+    operation.fenced = old.name
     answer = operation.one(
         "fence",
         old.name,
@@ -96,16 +94,18 @@ def _fence_by_stopping(operation: Operation, plan: Plan, old: MemberFacts) -> di
         operation=operation.identifier,
         new_primary=plan.new_primary,
         reason=f"failover {operation.identifier}",
+        unless_alive=not old.running,
     )
     missing = [proof["claim"] for proof in answer["proofs"] if not proof["holds"]]
-    if missing:
+    if missing and not vouched:
         raise Refused(
             f"{old.name} could not be fenced; these don't hold: {'; '.join(missing)}.",
             reason="fence_failed",
             phase=CRITICAL,
-            next_step="Power its host off and give that as fence_command.",
+            next_step="Power its host off, then run again with force=no_fence_proof: you vouch for it.",
         )
-    return {"method": "stop", "stopped_by": answer["stopped_by"], "proofs": answer["proofs"]}
+    proofs = answer["proofs"] + ([_vouched(operation, plan)] if missing else [])
+    return {"method": "stop", "stopped_by": answer["stopped_by"], "proofs": proofs}
 
 
 def _fence_by_command(operation: Operation, plan: Plan, request: Request) -> dict[str, t.Any]:
@@ -130,6 +130,7 @@ def _fence_by_command(operation: Operation, plan: Plan, request: Request) -> dic
                 f"The fence command ended with {process.returncode}, so {plan.old_primary} does not count as cut off: "
                 f"{output[-500:]}",
                 reason="fence_failed",
+                phase=CRITICAL,
                 next_step="Make sure by other means that it is down, and run again.",
             )
         step.evidence = {"argv0": argv[0], "exit_code": 0, "output": output}
@@ -178,21 +179,27 @@ def freeze(operation: Operation, plan: Plan) -> dict[str, dict[str, t.Any]]:
         phase=CRITICAL,
         title="Stop receiving WAL and read the position",
         timeout=RECEIVER_DEADLINE + 3.0,
+        silence=SILENCE,
     )
     return {name: answer.result for name, answer in answers.items()}
 
 
 def choose(
-    operation: Operation, plan: Plan, request: Request, positions: t.Mapping[str, t.Mapping[str, t.Any]]
+    operation: Operation,
+    plan: Plan,
+    request: Request,
+    facts: ClusterFacts,
+    positions: t.Mapping[str, t.Mapping[str, t.Any]],
 ) -> tuple[Plan, dict[str, t.Any]]:
-    """The most advanced standby, timeline first; another only if it was asked for and the rule overridden."""
+    """The most advanced standby that may lead, timeline first; another only if it was asked for and overridden."""
 
     def rank(name: str) -> tuple[int, int, bool]:
         position = positions[name]
         return position["timeline"], position["lsn"], name == plan.new_primary
 
     with operation.step("choose", phase=CRITICAL, host="controller", title="Compare timelines, then positions") as step:
-        best = max(positions, key=rank)
+        eligible = {member.name for member in facts.standbys if member.may_be_primary and not member.apply_delay}
+        best = max((name for name in positions if name in eligible | {plan.new_primary}), key=rank)
         here, there = positions[plan.new_primary], positions[best]
         if best != plan.new_primary and (here["timeline"], here["lsn"]) < (there["timeline"], there["lsn"]):
             if not request.candidate:
@@ -202,6 +209,7 @@ def choose(
                 raise Refused(
                     f"{best} has {there['lsn'] - here['lsn']} bytes more than {plan.new_primary}.",
                     reason="not_most_advanced",
+                    phase=CRITICAL,
                     next_step=f"Leave candidate out, name {best}, or add not_most_advanced to force.",
                 )
         base = dict(positions[plan.new_primary])
@@ -212,19 +220,18 @@ def choose(
 
 def let_go(operation: Operation, plan: Plan, error: HmsError) -> None:
     """Nothing was promoted: receivers get their upstream back, clients go on to where they were led."""
-    standbys = (plan.new_primary, *plan.siblings)
-    requests: dict[str, tuple[str, dict[str, t.Any]]] = {
-        name: ("disarm", {}) for name in standbys if operation.fleet.reachable(name)
-    }
-    operation.everywhere("disarm", requests, phase="rollback", title="Put settings back", timeout=15.0, tolerate=True)
-    resumed: dict[str, tuple[str, dict[str, t.Any]]] = {
-        name: ("resume", {}) for name in plan.poolers if operation.fleet.reachable(name)
-    }
-    operation.everywhere(
-        "resume_pools", resumed, phase="rollback", title="Let the clients go", timeout=10.0, tolerate=True
-    )
+    for name in (plan.new_primary, *plan.siblings):
+        undo(operation, name, "disarm")
+    held = let_clients_go(operation, plan)
     operation.leave_critical_section()
-    error.state = error.state or "Nothing was promoted; the bouncers lead where they led before."
+    state = "Nothing was promoted; the bouncers lead where they led before."
+    if operation.fenced and error.reason != "primary_alive":
+        state = (
+            f"Nothing was promoted, but {operation.fenced} is fenced: it is stopped, or about to be, and can't start "
+            "as a primary. Nobody takes writes."
+        )
+        error.next_step = error.next_step or "Remove the cause and run the failover again; nothing else brings writes."
+    error.state = error.state or with_held(state, held)
     error.phase = error.phase or CRITICAL
 
 

@@ -46,7 +46,9 @@ class Fleet:
     def __init__(self, specs: t.Iterable[LineSpec], bundle: bytes, clock: Clock) -> None:
         self._clock = clock
         self._number = PING
-        self.lines = {spec.host: Line(spec, bundle) for spec in specs}
+        self._bundle = bundle
+        self._specs = {spec.host: spec for spec in specs}
+        self.lines = {host: Line(spec, bundle) for host, spec in self._specs.items()}
         self._last_ping = clock.monotonic()
 
     def greet(self, timeout: float) -> dict[str, dict[str, t.Any]]:
@@ -58,6 +60,7 @@ class Fleet:
             if not waiting or left <= 0:
                 break
             self._select(waiting, min(left, 0.25))
+            self.keep_alive()
         for line in self.lines.values():
             if line.open and not line.hello:
                 line.give_up(f"no answer within {timeout:g} seconds")
@@ -68,11 +71,16 @@ class Fleet:
         return host in self.lines and self.lines[host].open
 
     def _select(self, lines: t.Iterable[Line], timeout: float) -> None:
-        owners = {handle: line for line in lines if line.open for handle in line.handles()}
+        open_lines = [line for line in lines if line.open]
+        owners = {handle: line for line in open_lines for handle in line.handles()}
+        writers = {handle: line for line in self.lines.values() if line.open and (handle := line.unsent()) is not None}
         if not owners:
             return
-        readable, _w, _x = select.select(list(owners), [], [], timeout)
+        readable, writable, _x = select.select(list(owners), list(writers), [], timeout)
+        for handle in writable:
+            writers[handle].flush()
         for line in {id(owners[handle]): owners[handle] for handle in readable}.values():
+            line.heard = self._clock.monotonic()
             line.pump()
 
     def keep_alive(self) -> None:
@@ -82,7 +90,7 @@ class Fleet:
             return
         self._last_ping = now
         for line in self.lines.values():
-            if line.open:
+            if line.open and line.hello:
                 line.send({"n": PING, "verb": "ping"})
 
     def post(self, host: str, verb: str, **args: t.Any) -> Pending:
@@ -94,14 +102,19 @@ class Fleet:
             line.send({"n": self._number, "verb": verb, "args": args})
         return pending
 
-    def collect(self, requests: t.Sequence[Pending], timeout: float) -> dict[str, Answer]:
-        """Wait for the answers to what was posted; errors come inside the answers."""
+    def collect(
+        self, requests: t.Sequence[Pending], timeout: float, *, silence: float | None = None
+    ) -> dict[str, Answer]:
+        """Wait for the answers to what was posted, one request a host; errors come inside the answers.
+
+        With `silence`, an agent that gives no sign of life for so many seconds counts as lost before `timeout`.
+        """
         deadline = self._clock.monotonic() + timeout
         answers: dict[str, Answer] = {}
         open_requests = list(requests)
         while open_requests:
             for request in list(open_requests):
-                answer = self._answer(request, expired=self._clock.monotonic() > deadline)
+                answer = self._answer(request, expired=self._expired(request, deadline, silence))
                 if answer is not None:
                     answers[request.host] = answer
                     open_requests.remove(request)
@@ -109,6 +122,11 @@ class Fleet:
                 self._select([self.lines[request.host] for request in open_requests], 0.1)
                 self.keep_alive()
         return answers
+
+    def _expired(self, request: Pending, deadline: float, silence: float | None) -> bool:
+        now = self._clock.monotonic()
+        heard = max(self.lines[request.host].heard, request.started)
+        return now > deadline or (silence is not None and now - heard > silence)
 
     def _answer(self, request: Pending, *, expired: bool) -> Answer | None:
         line = self.lines[request.host]
@@ -122,7 +140,9 @@ class Fleet:
                 error = lost
             if error is None and expired:
                 line.give_up(f"no answer to {request.verb!r} in time")
-                error = DeadlinePassed(f"{request.host} did not answer to {request.verb!r} in time.")
+                error = DeadlinePassed(
+                    f"{request.host} did not answer to {request.verb!r} in time.", reason="host_unreachable"
+                )
             if error is None:
                 return None
             return Answer(host=request.host, error=error, started=request.started, ended=now)
@@ -133,13 +153,28 @@ class Fleet:
             answer.error = HmsError.from_dict(message.get("error") or {})
         return answer
 
-    def ask(self, requests: t.Mapping[str, tuple[str, dict[str, t.Any]]], timeout: float) -> dict[str, Answer]:
+    def ask(
+        self,
+        requests: t.Mapping[str, tuple[str, dict[str, t.Any]]],
+        timeout: float,
+        *,
+        silence: float | None = None,
+    ) -> dict[str, Answer]:
         """Ask several hosts at once and wait for all: ``{host: (verb, args)}``."""
-        return self.collect([self.post(host, verb, **args) for host, (verb, args) in requests.items()], timeout)
+        posted = [self.post(host, verb, **args) for host, (verb, args) in requests.items()]
+        return self.collect(posted, timeout, silence=silence)
 
     def call(self, host: str, verb: str, timeout: float, **args: t.Any) -> dict[str, t.Any]:
         """Ask one host; its error is raised."""
         return self.collect([self.post(host, verb, **args)], timeout)[host].get()
+
+    def reopen(self, hosts: t.Iterable[str], timeout: float) -> None:
+        """Start the agents of hosts anew whose lines were lost."""
+        for host in hosts:
+            if not self.lines[host].open:
+                self.lines[host].close(patience=0.0)
+                self.lines[host] = Line(self._specs[host], self._bundle)
+        self.greet(timeout)
 
     def goodbye(self) -> None:
         """End all lines in peace: no dead-man acts."""

@@ -39,6 +39,9 @@ _BOOTSTRAP = (
     "raise SystemExit(main(['agent','--config',sys.argv[1]]))\n"
 )
 _STDERR_KEPT = 8192
+_CHUNK = 1 << 16
+_LET_IN = b"BECOME-SUCCESS-"
+"""What Ansible's become plugins print when they are through."""
 
 
 def agent_command(interpreter: str, config_directory: str) -> str:
@@ -57,13 +60,16 @@ class LineSpec:
 
 
 class Line:
-    """An open line. Writing never blocks for long; reading is done by the fleet's select loop."""
+    """An open line. Nothing here ever blocks: the fleet's select loop says when to read, and when to go on writing."""
 
     def __init__(self, spec: LineSpec, bundle: bytes) -> None:
         self.host = spec.host
         self.hello: dict[str, t.Any] = {}
         self.error = ""
+        self.heard = 0.0
+        """When something last came in; the fleet's clock."""
         self._spec = spec
+        self._outgoing = b""
         self._buffer = b""
         self._stderr = b""
         self._pending: list[dict[str, t.Any]] = []
@@ -72,18 +78,17 @@ class Line:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            bufsize=0,
             start_new_session=True,
         )
         self._stdin = expect(self._process.stdin, "the pipe in")
         self._stdout = expect(self._process.stdout, "the pipe out")
         self._errors = expect(self._process.stderr, "the pipe for errors")
-        for stream in (self._stdout, self._errors):
+        for stream in (self._stdin, self._stdout, self._errors):
             os.set_blocking(stream.fileno(), False)
+        self._bundle = bundle
         if not spec.prompt:
-            self._feed(b"%012d" % len(bundle) + bundle)
-            self._bundle = b""
-        else:
-            self._bundle = bundle
+            self._give_code()
 
     @property
     def open(self) -> bool:
@@ -94,12 +99,28 @@ class Line:
         """File descriptors to select on for reading."""
         return [stream.fileno() for stream in (self._stdout, self._errors) if not stream.closed]
 
+    def unsent(self) -> int | None:
+        """The file descriptor to select on for writing, while something waits to be written."""
+        return self._stdin.fileno() if self._outgoing and not self._stdin.closed else None
+
     def _feed(self, data: bytes) -> None:
+        self._outgoing += data
+        self.flush()
+
+    def flush(self) -> None:
+        """Write as much as the other end takes now."""
         try:
-            self._stdin.write(data)
-            self._stdin.flush()
-        except (BrokenPipeError, OSError):
+            while self._outgoing:
+                self._outgoing = self._outgoing[os.write(self._stdin.fileno(), self._outgoing[:_CHUNK]) :]
+        except BlockingIOError:
+            return
+        except (OSError, ValueError):
+            self._outgoing = b""
             self._lost("the line closed")
+
+    def _give_code(self) -> None:
+        self._feed(b"%012d" % len(self._bundle) + self._bundle)
+        self._bundle = b""
 
     def _lost(self, why: str) -> None:
         if not self.error:
@@ -110,7 +131,9 @@ class Line:
         """Take in what has arrived."""
         for stream, is_error in ((self._stdout, False), (self._errors, True)):
             with contextlib.suppress(BlockingIOError, ValueError):
-                data = os.read(stream.fileno(), 1 << 16)
+                data = os.read(stream.fileno(), _CHUNK)
+                if not data:
+                    stream.close()  # nothing more comes from here
                 if is_error:
                     self._stderr = (self._stderr + data)[-_STDERR_KEPT:]
                 elif not data:
@@ -123,12 +146,15 @@ class Line:
             self._take(text)
 
     def _answer_prompt(self) -> None:
-        """Give sudo the password it asks for, then the code."""
+        """Give sudo the password it asks for, then the code; only the code when it lets us in without."""
+        if not self._bundle:
+            return
         prompt = self._spec.prompt.encode()
-        if prompt and self._bundle and (prompt in self._stderr or prompt in self._buffer):
+        if prompt in self._stderr or prompt in self._buffer:
             self._feed(self._spec.password.encode() + b"\n")
-            self._feed(b"%012d" % len(self._bundle) + self._bundle)
-            self._bundle = b""
+            self._give_code()
+        elif _LET_IN in self._buffer:
+            self._give_code()
 
     def _take(self, text: bytes) -> None:
         try:
@@ -149,10 +175,10 @@ class Line:
         self._feed((json.dumps(message) + "\n").encode())
 
     def answer(self, number: int) -> dict[str, t.Any] | None:
-        """The answer to request `number`, if it has come; answers to pings are dropped on the way."""
+        """The answer to request `number`, if it has come."""
         for message in self._pending:
             if message.get("n") == number:
-                self._pending = []
+                self._pending.remove(message)
                 return message
         return None
 
@@ -173,7 +199,14 @@ class Line:
         try:
             self._process.wait(patience)
         except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGTERM)
+            self._end_program()
         for stream in (self._stdout, self._errors):
             stream.close()
+
+    def _end_program(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.5)
+                return

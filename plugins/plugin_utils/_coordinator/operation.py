@@ -22,6 +22,9 @@ from .fleet import Answer, Fleet
 
 CRITICAL = "critical"
 
+REVIVE_SECONDS = 4.0
+"""Seconds that an agent gets to come up while clients wait."""
+
 Requests: t.TypeAlias = "dict[str, tuple[str, dict[str, t.Any]]]"
 """What is asked of several hosts: ``{host: (verb, arguments)}``."""
 
@@ -34,6 +37,22 @@ class Asked:
     cluster: str
     environment: str
     parameters: t.Mapping[str, t.Any]
+
+
+def taken(host: str, holder: t.Mapping[str, t.Any]) -> Refused:
+    """The refusal when another operation has a host's vote."""
+    who = f"{holder.get('id')}, started by {holder.get('by')} at {holder.get('since', 'an unknown time')}"
+    if holder.get("winding_up"):
+        text = f"The agents of {who}, whose controller is gone, are still putting things in order on {host}."
+    else:
+        text = f"Another operation is at work: {who}, holds {host}."
+    return Refused(
+        text,
+        reason="operation_running",
+        phase="arm",
+        state="This run touched nothing.",
+        next_step="Wait for it; playbooks/status.yml shows how it ended.",
+    )
 
 
 class Step:
@@ -57,6 +76,9 @@ class Operation:
         self._origin = clock.monotonic()
         self.committed = False
         """Past the point of no return: there is only forward."""
+        self.fenced = ""
+        """The old primary, once its fence has begun."""
+        self._voters: list[str] = []
         self._section: dict[str, float] = {}
         self.journal.append(
             start_event(
@@ -114,10 +136,11 @@ class Operation:
         title: str,
         timeout: float,
         tolerate: bool = False,
+        silence: float | None = None,
     ) -> dict[str, Answer]:
         """A step on several hosts at once. The first error is raised, unless all are tolerated."""
         started = self.elapsed()
-        answers = self.fleet.ask(requests, timeout)
+        answers = self.fleet.ask(requests, timeout, silence=silence)
         for host, answer in answers.items():
             self.write_answer(identifier, answer, phase=phase, title=title, started=started, host=host)
         if not tolerate:
@@ -143,10 +166,21 @@ class Operation:
         )
 
     def one(
-        self, identifier: str, host: str, verb: str, *, phase: str, title: str, timeout: float, **args: t.Any
+        self,
+        identifier: str,
+        host: str,
+        verb: str,
+        *,
+        phase: str,
+        title: str,
+        timeout: float,
+        silence: float | None = None,
+        **args: t.Any,
     ) -> dict[str, t.Any]:
         """A step on one host."""
-        answers = self.everywhere(identifier, {host: (verb, args)}, phase=phase, title=title, timeout=timeout)
+        answers = self.everywhere(
+            identifier, {host: (verb, args)}, phase=phase, title=title, timeout=timeout, silence=silence
+        )
         return answers[host].result
 
     def lock(self, hosts: t.Sequence[str], *, patience: float) -> None:
@@ -154,23 +188,38 @@ class Operation:
         with self.step("lock", phase="arm", host="controller", title="Take every host's vote") as step:
             for host in sorted(hosts):
                 deadline = self.clock.monotonic() + patience
-                while True:
-                    answer = self.fleet.call(host, "lock", 10.0, operation=self.identifier, by=self.asked.by)
-                    holder = answer["holder"]
-                    if holder is None:
-                        break
+                while (holder := self._vote(host)) is not None:
                     if not holder.get("winding_up") or self.clock.monotonic() > deadline:
-                        raise Refused(
-                            f"Another operation is at work: {holder.get('id')}, started by {holder.get('by')} "
-                            f"at {holder.get('since', 'an unknown time')}, holds {host}.",
-                            reason="operation_running",
-                            phase="arm",
-                            state="This run touched nothing.",
-                            next_step="Wait for it; playbooks/status.yml shows how it ended.",
-                        )
+                        raise taken(host, holder)
                     self.fleet.keep_alive()
                     self.clock.sleep(0.5)
+                self._voters.append(host)
             step.detail = f"{len(hosts)} of {len(hosts)} votes"
+
+    def _vote(self, host: str) -> dict[str, t.Any] | None:
+        """Take one host's vote; the note of who has it when it is taken already."""
+        answer = self.fleet.call(host, "lock", 10.0, operation=self.identifier, by=self.asked.by)
+        holder: dict[str, t.Any] | None = answer["holder"]
+        return holder
+
+    def revive(self, hosts: t.Iterable[str]) -> None:
+        """Start the agents anew that were lost on the way: nobody else would let the clients of their hosts go.
+
+        One whose vote is still taken is alive behind a line that broke, and acts alone; it is left to that.
+        """
+        lost = [host for host in hosts if host in self._voters and not self.fleet.reachable(host)]
+        if not lost:
+            return
+        with self.step("revive", phase=CRITICAL, host="controller", title="Start lost agents again") as step:
+            self.fleet.reopen(lost, REVIVE_SECONDS)
+            for host in lost:
+                try:
+                    holder = self._vote(host) if self.fleet.reachable(host) else None
+                except HmsError:
+                    continue
+                if holder is not None:
+                    self.fleet.lines[host].give_up("its agent acts alone now")
+            step.detail = ", ".join(host for host in lost if self.fleet.reachable(host)) or "none came"
 
     def pause(self, seconds: float) -> None:
         """Let time pass without letting the agents believe that we are gone."""

@@ -35,6 +35,11 @@ class Site(t.NamedTuple):
 
 def observe(fleet: Fleet, site: Site) -> ClusterFacts:
     """The facts of all hosts; one that can't be reached is a fact too."""
+    return observe_with_locks(fleet, site)[0]
+
+
+def observe_with_locks(fleet: Fleet, site: Site) -> tuple[ClusterFacts, dict[str, dict[str, t.Any]]]:
+    """The same, and the notes of other operations that hold hosts, by host."""
     hosts = [*site.databases, *site.bouncers]
     answers = fleet.ask({host: ("observe", {}) for host in hosts if fleet.reachable(host)}, OBSERVE_TIMEOUT)
     members, poolers, policy = [], [], "async"
@@ -53,7 +58,8 @@ def observe(fleet: Fleet, site: Site) -> ClusterFacts:
         else:
             poolers.append(PoolerFacts(name=host, reachable=False, error=error))
     facts_so_far = ClusterFacts(site.cluster, site.environment, tuple(members), tuple(poolers), policy)
-    return _with_addresses(fleet, facts_so_far)
+    locks = {host: answer.result["lock"] for host, answer in answers.items() if answer.result.get("lock")}
+    return _with_addresses(fleet, facts_so_far), locks
 
 
 def _with_addresses(fleet: Fleet, facts: ClusterFacts) -> ClusterFacts:
@@ -201,6 +207,11 @@ def _member_problems(member: MemberFacts, primary: MemberFacts | None) -> list[d
         if slot.wal_status in ("unreserved", "lost"):
             text = f"Slot {slot.name} on {name} is {slot.wal_status}."
             found.append(_problem("warning", text, "Its standby must be rejoined or re-cloned."))
+    if member.writable and member.exposed_since:
+        text = f"{name} has taken writes without a synchronous standby since {member.exposed_since}."
+        found.append(
+            _problem("critical", text, "Bring a standby back: playbooks/rejoin.yml. Until then they are on one host.")
+        )
     if member.pending_restart:
         text = f"{name} waits for a restart: {', '.join(member.pending_restart)}."
         found.append(_problem("warning", text, "Restart it in a quiet moment, or switch over first."))

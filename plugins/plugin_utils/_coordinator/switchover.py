@@ -16,7 +16,7 @@ from ansible_collections.hms.postgres.plugins.module_utils._cluster.plan import 
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError
 from ansible_collections.hms.postgres.plugins.module_utils._postgres import format_lsn
 
-from .fleet import Pending
+from .fleet import Answer, Pending
 from .operation import CRITICAL, Operation, Requests
 
 STOP_DEADLINE = 60.0
@@ -27,6 +27,9 @@ PROBE_BEFORE = 0.4
 PROBE_AFTER = 0.6
 MARGIN = 3.0
 """Seconds an answer may take longer than the deadline given to the agent."""
+SILENCE = 7.0
+"""Seconds without a sign of life after which an agent that waits for something counts as lost. It takes the same
+silence for ours after five."""
 
 
 def arm(operation: Operation, plan: Plan, sync_names: str) -> None:
@@ -42,9 +45,10 @@ def arm(operation: Operation, plan: Plan, sync_names: str) -> None:
     )
     identifier = operation.identifier
     slots = [slot_name(name) for name in (old, *plan.siblings)]
+    led = [slot_name(name) for name in (new, *plan.siblings)]
     armed: Requests = {
         new: ("arm_candidate", {"operation": identifier, "slots": slots, "sync_names": sync_names}),
-        old: ("arm_primary", {"operation": identifier, "candidate": new}),
+        old: ("arm_primary", {"operation": identifier, "candidate": new, "led": led}),
     }
     operation.everywhere("arm", armed, phase="arm", title="Prepare the change of roles", timeout=15.0)
     operation.pause(PROBE_BEFORE)
@@ -52,11 +56,7 @@ def arm(operation: Operation, plan: Plan, sync_names: str) -> None:
 
 def arm_poolers(operation: Operation, plan: Plan) -> None:
     """Consoles open, the new databases file rendered, a write probe running through every process."""
-    prepared: dict[str, t.Any] = {
-        "operation": operation.identifier,
-        "candidate": plan.new_primary,
-        "current": plan.old_primary,
-    }
+    prepared: dict[str, t.Any] = {"operation": operation.identifier, "candidate": plan.new_primary}
     requests = dict.fromkeys(plan.poolers, ("prepare", prepared))
     operation.everywhere("prepare_pools", requests, phase="arm", title="Prepare the bouncers", timeout=15.0)
     probe: dict[str, t.Any] = {"operation": operation.identifier, "rate": 50.0}
@@ -70,35 +70,72 @@ def hold(operation: Operation, plan: Plan, *, seconds: float, kill: bool) -> Non
     operation.everywhere("hold_pools", requests, phase=CRITICAL, title="Hold all clients", timeout=2 * seconds + MARGIN)
 
 
-def repoint_and_resume(operation: Operation, plan: Plan, promote: t.Callable[[], dict[str, t.Any]]) -> dict[str, t.Any]:
-    """Lead the bouncers over while the promotion runs, then let the clients go."""
-    posted = [
-        operation.fleet.post(name, "repoint", primary=plan.new_primary, operation=operation.identifier)
-        for name in plan.poolers
-    ]
+def change_over(operation: Operation, plan: Plan, returning: Requests) -> dict[str, t.Any]:
+    """Promote; lead bouncers and standbys over while that runs; let the clients go. Returns the promotion's answer.
+
+    The promotion is ordered first. Whoever is led over before could follow one that never leads, should this process
+    end in between.
+    """
+    operation.committed = True
     started = operation.elapsed()
-    promoted = promote()
-    answers = operation.fleet.collect(posted, 10.0)
-    for name, answer in answers.items():
-        with operation.step("repoint_pools", phase=CRITICAL, host=name, title=f"Lead to {plan.new_primary}") as step:
-            step.evidence = {**answer.get(), "started_with_promotion_at": started}
-    requests: dict[str, tuple[str, dict[str, t.Any]]] = {name: ("resume", {}) for name in plan.poolers}
-    operation.everywhere("resume_pools", requests, phase=CRITICAL, title="Let the clients go on", timeout=10.0)
+    promotion = operation.fleet.post(plan.new_primary, "promote", deadline=PROMOTE_DEADLINE)
+    args = {"primary": plan.new_primary, "operation": operation.identifier}
+    repointing = [operation.fleet.post(name, "repoint", **args) for name in plan.poolers]
+    following = [operation.fleet.post(host, verb, **more) for host, (verb, more) in returning.items()]
+    promoted = _promoted(operation, plan, promotion, started)
+    _lead_clients(operation, plan, repointing, started)
+    operation.leave_critical_section()
+    _write_answers(operation, "follow", following, title=f"Follow {plan.new_primary}")
     return promoted
 
 
-def promote(operation: Operation, plan: Plan) -> dict[str, t.Any]:
-    """The point of no return."""
-    operation.committed = True
-    return operation.one(
-        "promote",
-        plan.new_primary,
-        "promote",
-        phase=CRITICAL,
-        title=f"Promote {plan.new_primary}",
-        timeout=PROMOTE_DEADLINE + MARGIN,
-        deadline=PROMOTE_DEADLINE,
+def _promoted(operation: Operation, plan: Plan, promotion: Pending, started: float) -> dict[str, t.Any]:
+    """Wait for the promotion. An agent that was lost meanwhile is started again: it can only be finished."""
+    new = plan.new_primary
+    title = f"Promote {new}"
+    timeout = PROMOTE_DEADLINE + MARGIN
+    answer = operation.fleet.collect([promotion], timeout, silence=SILENCE)[new]
+    operation.write_answer("promote", answer, phase=CRITICAL, title=title, started=started, host=new)
+    if answer.error is not None and not operation.fleet.reachable(new):
+        operation.revive([new])
+        return operation.one(
+            "promote",
+            new,
+            "promote",
+            phase=CRITICAL,
+            title=title,
+            timeout=timeout,
+            silence=SILENCE,
+            deadline=PROMOTE_DEADLINE,
+        )
+    return answer.get()
+
+
+def _lead_clients(operation: Operation, plan: Plan, repointing: t.Sequence[Pending], started: float) -> None:
+    """Let the clients go on each bouncer host that leads to the new primary; one that fails keeps no other waiting."""
+    title = f"Lead to {plan.new_primary}"
+    answers = operation.fleet.collect(repointing, 10.0)
+    for host, answer in answers.items():
+        operation.write_answer("repoint_pools", answer, phase=CRITICAL, title=title, started=started, host=host)
+    led = [host for host, answer in answers.items() if answer.error is None]
+    resumed = resume(operation, led, phase=CRITICAL)
+    missing = [host for host in answers if host not in led or resumed[host].error is not None]
+    if not missing:
+        return
+    operation.revive(missing)
+    args = {"primary": plan.new_primary, "operation": operation.identifier}
+    operation.everywhere(
+        "repoint_pools", dict.fromkeys(missing, ("repoint", args)), phase=CRITICAL, title=title, timeout=10.0
     )
+    for answer in resume(operation, missing, phase=CRITICAL).values():
+        answer.get()
+
+
+def resume(operation: Operation, hosts: t.Iterable[str], *, phase: str) -> dict[str, Answer]:
+    """Let the clients go on; errors come inside the answers."""
+    requests: Requests = {host: ("resume", {}) for host in hosts}
+    title = "Let the clients go on"
+    return operation.everywhere("resume_pools", requests, phase=phase, title=title, timeout=10.0, tolerate=True)
 
 
 def execute(operation: Operation, plan: Plan, request: Request) -> dict[str, t.Any]:
@@ -114,6 +151,7 @@ def execute(operation: Operation, plan: Plan, request: Request) -> dict[str, t.A
             phase=CRITICAL,
             title=f"Fast shutdown of {old}",
             timeout=STOP_DEADLINE + MARGIN,
+            silence=SILENCE,
             deadline=STOP_DEADLINE,
         )
         operation.one(
@@ -123,6 +161,7 @@ def execute(operation: Operation, plan: Plan, request: Request) -> dict[str, t.A
             phase=CRITICAL,
             title=f"Prove that {new} has replayed {format_lsn(stopped['checkpoint_lsn'])}",
             timeout=CATCH_UP_DEADLINE + MARGIN,
+            silence=SILENCE,
             lsn=stopped["checkpoint_lsn"],
             deadline=CATCH_UP_DEADLINE,
         )
@@ -138,19 +177,17 @@ def execute(operation: Operation, plan: Plan, request: Request) -> dict[str, t.A
         roll_back(operation, plan, error)
         raise
     # A standby may start streaming from one that is being promoted: it follows onto the new timeline by itself.
-    returning = [operation.fleet.post(old, "start_standby", deadline=120.0), *lead_siblings(operation, plan)]
-    promoted = repoint_and_resume(operation, plan, lambda: promote(operation, plan))
-    operation.leave_critical_section()
-    write_answers(operation, "start_standby", returning, title=f"Follow {new}")
+    returning: Requests = {old: ("start_standby", {"deadline": 120.0}), **lead_siblings(plan)}
+    promoted = change_over(operation, plan, returning)
     return {**promoted, "shutdown_checkpoint": stopped["checkpoint_lsn"], "old_timeline": stopped["timeline"]}
 
 
-def lead_siblings(operation: Operation, plan: Plan) -> list[Pending]:
-    """Tell the other standbys whom to follow; nobody waits for their answers here."""
-    return [operation.fleet.post(name, "follow", upstream=plan.new_primary) for name in plan.siblings]
+def lead_siblings(plan: Plan) -> Requests:
+    """Tell the other standbys whom to follow."""
+    return {name: ("follow", {"upstream": plan.new_primary}) for name in plan.siblings}
 
 
-def write_answers(operation: Operation, identifier: str, posted: t.Sequence[Pending], *, title: str) -> None:
+def _write_answers(operation: Operation, identifier: str, posted: t.Sequence[Pending], *, title: str) -> None:
     """Collect what was posted in the critical section; a host that failed is told by status, not by an abort."""
     started = operation.elapsed()
     for host, answer in operation.fleet.collect(posted, 125.0).items():
@@ -160,36 +197,56 @@ def write_answers(operation: Operation, identifier: str, posted: t.Sequence[Pend
 def roll_back(operation: Operation, plan: Plan, error: HmsError) -> None:
     """Back to the old primary: start it if it was stopped, put settings back, let the clients go on."""
     old, new = plan.old_primary, plan.new_primary
-    steps: list[tuple[str, str, str, dict[str, t.Any], float]] = [
-        ("disarm", new, "disarm", {}, 15.0),
-        ("restart_primary", old, "restart_primary", {"deadline": 120.0}, 125.0),
-        ("disarm", old, "disarm", {}, 15.0),
-    ]
-    steps += [("resume_pools", name, "resume", {}, 10.0) for name in plan.poolers]
-    for identifier, host, verb, args, timeout in steps:
-        if operation.fleet.reachable(host):
-            operation.everywhere(
-                identifier,
-                {host: (verb, args)},
-                phase="rollback",
-                title=f"Roll back: {verb.replace('_', ' ')}",
-                timeout=timeout,
-                tolerate=True,
-            )
+    operation.revive([old, new])
+    undo(operation, new, "disarm", promise=True)
+    restarted = undo(operation, old, "restart_primary", timeout=125.0, deadline=120.0)
+    undo(operation, old, "disarm")
+    held = let_clients_go(operation, plan)
+    undo(operation, new, "finish", role="standby")
     operation.leave_critical_section()
-    error.state = error.state or f"{old} leads as before; the clients go on there. Nothing was changed."
+    state = f"{old} leads as before; the clients go on there. Nothing was changed."
+    if restarted is None:
+        state = f"The line to {old} is lost; where it was stopped, its agent starts it again as the primary."
+    elif restarted.error is not None:
+        state = f"{old} was stopped and could not be started again: {restarted.error.message}"
+        error.next_step = f"Start {old}; it leads, nobody else was promoted."
+    error.state = error.state or with_held(state, held)
     error.phase = error.phase or CRITICAL
 
 
-def settle(operation: Operation, plan: Plan, timeline: int) -> None:
+def undo(operation: Operation, host: str, verb: str, *, timeout: float = 15.0, **args: t.Any) -> Answer | None:
+    """One step back; None where the host can't be reached."""
+    if not operation.fleet.reachable(host):
+        return None
+    title = f"Roll back: {verb.replace('_', ' ')}"
+    return operation.everywhere(
+        verb, {host: (verb, args)}, phase="rollback", title=title, timeout=timeout, tolerate=True
+    )[host]
+
+
+def let_clients_go(operation: Operation, plan: Plan) -> list[str]:
+    """Resume on every bouncer host, those first whose agents are there; returns where clients are held still."""
+    reachable = [name for name in plan.poolers if operation.fleet.reachable(name)]
+    answers = resume(operation, reachable, phase="rollback")
+    missing = [name for name in plan.poolers if name not in answers or answers[name].error is not None]
+    operation.revive(missing)
+    again = resume(operation, [name for name in missing if operation.fleet.reachable(name)], phase="rollback")
+    return [name for name in missing if name not in again or again[name].error is not None]
+
+
+def with_held(state: str, held: t.Sequence[str]) -> str:
+    """What is said of the state, with the bouncers that still hold their clients."""
+    if not held:
+        return state
+    names = ", ".join(held)
+    return f"{state} Clients may be held on {names}: its agent lets them go, or else RESUME on its console."
+
+
+def settle(operation: Operation, standbys: t.Sequence[str], new: str, timeline: int) -> None:
     """After the clients went on: the standbys stream, temporary settings go, others can rewind to the new primary."""
-    new = plan.new_primary
-    streaming = list(plan.siblings)
-    if operation.kind == "switchover":
-        streaming.append(plan.old_primary)
-    finish: Requests = {name: ("finish", {"role": "standby"}) for name in streaming}
+    finish: Requests = {name: ("finish", {"role": "standby"}) for name in standbys}
     finish[new] = ("finish", {"role": "primary"})
-    awaited = {name: ("await_streaming", {"timeline": timeline, "deadline": 30.0}) for name in streaming}
+    awaited = {name: ("await_streaming", {"timeline": timeline, "deadline": 30.0}) for name in standbys}
     operation.everywhere(
         "await_streaming", awaited, phase="finish", title=f"Stream on timeline {timeline}", timeout=35.0, tolerate=True
     )

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import typing as t
+
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.member_config import (
     Peer,
     synchronous_standby_names,
@@ -14,20 +16,38 @@ from ansible_collections.hms.postgres.plugins.module_utils._cluster.model import
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.plan import Plan
 
 
+def _peers(facts: ClusterFacts) -> list[Peer]:
+    return [
+        Peer(member.name, member.address, member.port, member.priority, member.may_be_primary)
+        for member in facts.members
+    ]
+
+
 def names_for(facts: ClusterFacts, plan: Plan, primary: str) -> str:
     """``synchronous_standby_names`` for `primary`.
 
     Where no standby will stream (an unplanned failover of the last pair), degrade, or strict by the operator's
     word, leaves it empty: writes are accepted without a standby until the rejoin.
     """
-    peers = [
-        Peer(member.name, member.address, member.port, member.priority, member.may_be_primary)
-        for member in facts.members
-    ]
-    streaming = {member.name for member in facts.standbys} - {primary}
+    peers = _peers(facts)
+    streaming = {member.name for member in facts.standbys if member.may_be_primary} - {primary}
     if plan.operation == "switchover":
         streaming.add(plan.old_primary)
     streaming -= {plan.old_primary} if plan.operation == "failover" else set()
     if not streaming:
         return ""
     return synchronous_standby_names(facts.sync_policy, primary, peers)
+
+
+def exposure(facts: ClusterFacts, primary: str) -> dict[str, t.Any]:
+    """What the record says when the policy wants commits to wait and they wait for nobody; else nothing."""
+    member = facts.member(primary)
+    if member is None or not member.writable or member.settings.get("synchronous_standby_names"):
+        return {}
+    if not synchronous_standby_names(facts.sync_policy, primary, _peers(facts)):
+        return {}
+    message = (
+        f"{primary} takes writes that are on no standby, although the policy is {facts.sync_policy}. "
+        "Commits wait for a standby again when one has been brought back."
+    )
+    return {"host": primary, "sync_policy": facts.sync_policy, "message": message}

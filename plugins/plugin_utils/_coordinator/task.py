@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import getpass
 import os
+import shlex
 import socket
 import typing as t
+
+from ansible import context
 
 from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.plan import Operation, Request
@@ -76,6 +79,12 @@ def who() -> str:
     """Who runs this: user, machine and, under AWX, the job."""
     job = os.environ.get("AWX_JOB_ID") or os.environ.get("JOB_ID")
     return f"{getpass.getuser()}@{socket.gethostname()}" + (f" (AWX job {job})" if job else "")
+
+
+def command_so_far() -> str:
+    """What was typed before the playbook's name, so that a report can name the next command in full."""
+    inventories = context.CLIARGS.get("inventory") or ()
+    return " ".join(["ansible-playbook", *(shlex.join(["-i", str(source)]) for source in inventories)])
 
 
 def request_of(operation: Operation, arguments: t.Mapping[str, t.Any]) -> Request:
@@ -171,6 +180,7 @@ def run_operation(
             records_directory=arguments["records_directory"],
             parameters={key: value for key, value in arguments.items() if key not in hidden},
             version=VERSION,
+            command=command_so_far(),
             greet_seconds=arguments["greet_seconds"],
         )
         report = run(job, SystemClock(), check_mode=check_mode)
@@ -178,7 +188,7 @@ def run_operation(
     except HmsError as error:
         result = failure(error)
         if "record" in error.details:
-            result["report"] = write_report(str(error.details["record"])).splitlines()
+            result["report_path"] = write_report(str(error.details["record"])).splitlines()[-1].removeprefix("Report: ")
         return result
 
 

@@ -89,6 +89,8 @@ def test_a_rule_that_lets_nobody_in_is_left_out() -> None:
         ({"method": "password"}, "not a method"),
         ({"method": ""}, "not a method"),
         ({"users": []}, "names no users"),
+        ({"addresses": None}, "names no addresses"),
+        ({"addresses": [], "method": "trust"}, "not a method"),
         ({"databases": None}, "names no databases"),
         ({"users": ['a"b']}, "cannot be written"),
         ({"users": ["a\nb"]}, "cannot be written"),
