@@ -229,6 +229,8 @@ def ledgers(wanted: argparse.Namespace) -> dict[str, t.Any]:
     problems = Problems()
     text = on_host(CLIENT, "root", "sh", "-c", 'cat "$1"/writer-*.jsonl', "sh", wanted.directory)
     entries = [json.loads(line) for line in text.splitlines()]
+    if wanted.source:
+        entries = [entry for entry in entries if entry[0] in wanted.source]
     stored = {
         (int(source), int(seq)) for source, seq in psql(wanted.primary, "SELECT source, seq FROM public.ledger_entry")
     }
@@ -307,6 +309,7 @@ def arguments() -> argparse.Namespace:
     command.set_defaults(work=ledgers)
     command.add_argument("--primary", required=True)
     command.add_argument("--directory", required=True)
+    command.add_argument("--source", type=int, action="append", help="look at this writer alone; may be repeated")
     command.add_argument("--at-least", type=int, default=20)
     command.add_argument("--may-lose", type=int, default=0)
     command.add_argument("--may-fail", type=int, default=-1, help="attempts that may fail; -1 is any number")

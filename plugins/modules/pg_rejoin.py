@@ -150,6 +150,8 @@ next_step:
   sample: Run again with -e allow_reclone=true.
 """
 
+import functools
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.hms.postgres.plugins.module_utils import _module
@@ -157,6 +159,7 @@ from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemC
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.rejoin import Rejoin, Request
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.rejoin_apply import Patience
 from ansible_collections.hms.postgres.plugins.module_utils._command import SystemRunner
+from ansible_collections.hms.postgres.plugins.module_utils._provision.reclone import reclone
 
 
 def main() -> None:
@@ -179,7 +182,9 @@ def main() -> None:
         allow_stop=module.params["allow_stop"],
         patience=Patience(module.params["stream_timeout"], module.params["checkpoint_timeout"]),
     )
-    rejoin = Rejoin(request, runner=SystemRunner(), clock=SystemClock())
+    runner, clock = SystemRunner(), SystemClock()
+    recloner = functools.partial(reclone, runner=runner, clock=clock)
+    rejoin = Rejoin(request, recloner=recloner, runner=runner, clock=clock)
     _module.run(module, lambda: rejoin.ensure(check_mode=module.check_mode))
 
 

@@ -2,16 +2,19 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A coordinator that ends itself by SIGKILL at a chosen moment, so that tests see what is left.
+"""A coordinator to which something happens at a chosen moment, so that tests see what is left.
 
 The moment is ``before:VERB`` or ``after:VERB`` (the first time that this verb is sent to any host) or
-``step:ID`` (when the first answer of that step is written down).
+``step:ID`` (when the first answer of that step is written down). What happens: it ends itself by SIGKILL; or the
+processes named by pid in ``kill`` files or by their last argument get SIGKILL; or those in ``stop`` files SIGSTOP.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pathlib
 import signal
 import sys
 import typing as t
@@ -27,27 +30,48 @@ from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.overview
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.run import Job, run
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def happen(accident: t.Mapping[str, t.Any]) -> None:
+    """Let it happen, once."""
+    mark = pathlib.Path(accident["mark"])
+    if mark.exists():
+        return
+    for path in accident.get("stop", []):
+        os.kill(int(pathlib.Path(path).read_text()), signal.SIGSTOP)
+    for pid in with_last_argument(accident.get("kill", "")):
+        os.kill(pid, signal.SIGKILL)
+    mark.touch()
+    if "stop" not in accident and "kill" not in accident:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
-def arm(moment: str) -> None:
+def with_last_argument(word: str) -> list[int]:
+    """Python processes whose command line ends with `word`."""
+    found = []
+    for entry in pathlib.Path("/proc").iterdir() if word else ():
+        with contextlib.suppress(OSError):
+            argv = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
+            if argv[-2:-1] == [word.encode()] and b"python" in argv[0]:
+                found.append(int(entry.name))
+    return found
+
+
+def arm(accident: t.Mapping[str, t.Any]) -> None:
     """Wrap what the coordinator does at the chosen moment."""
-    when, _colon, what = moment.partition(":")
+    when, _colon, what = accident["moment"].partition(":")
     post, write = Fleet.post, Operation._write
 
     def posting(fleet: Fleet, host: str, verb: str, **args: t.Any) -> Pending:
         if (when, what) == ("before", verb):
-            die()
+            happen(accident)
         pending = post(fleet, host, verb, **args)
         if (when, what) == ("after", verb):
-            die()
+            happen(accident)
         return pending
 
     def writing(operation: Operation, **step: t.Any) -> None:
         write(operation, **step)
         if (when, what) == ("step", step["id"]) and step["result"] != "running":
-            die()
+            happen(accident)
 
     Fleet.post = posting  # type: ignore[method-assign]  # that is what this file is for
     Operation._write = writing  # type: ignore[method-assign]  # the same
@@ -55,8 +79,8 @@ def arm(moment: str) -> None:
 
 def main() -> int:
     wish = json.loads(sys.argv[1])
-    if wish["kill"]:
-        arm(wish["kill"])
+    if wish["accident"]:
+        arm(wish["accident"])
     request = {key: tuple(value) if isinstance(value, list) else value for key, value in wish["request"].items()}
     cluster, environment, databases, bouncers = wish["site"]
     job = Job(

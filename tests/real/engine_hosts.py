@@ -2,7 +2,7 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The hosts of a throw-away site, as psql, /proc and PgBouncer's own console see them. Nothing here asks the engine."""
+"""The hosts of a throw-away site, as SQL, /proc and PgBouncer's own console show them. Nothing here asks the engine."""
 
 from __future__ import annotations
 
@@ -15,12 +15,23 @@ import subprocess
 import time
 import typing as t
 
+import psycopg
+
 from ansible_collections.hms.postgres.tests.real.lab import BINARIES, Instance, as_postgres, process_alive, until
 
 HERE = pathlib.Path(__file__).resolve().parent
 PYTHON = "/usr/bin/python3"
 PASSWORD = "for-tests-only"
 PROCESSES = ("1", "2")
+
+
+def rows_of(conninfo: str, statement: str) -> list[dict[str, str]]:
+    """What a server or a console answers, all values as text."""
+    with psycopg.connect(conninfo, autocommit=True, prepare_threshold=None, connect_timeout=3) as connection:
+        cursor = connection.execute(statement.encode())
+        names = [column.name for column in cursor.description or ()]
+        found = cursor.fetchall() if names else []
+    return [dict(zip(names, ["" if value is None else str(value) for value in row])) for row in found]
 
 
 class Host:
@@ -58,19 +69,20 @@ class Database(Host):
         self.data = instance.data
 
     def sql(self, statement: str, *, dbname: str = "hospital") -> str:
-        """psql over the local socket, as superuser; unaligned rows."""
-        return self.instance.sql(statement, dbname=dbname)
+        """What the server answers to a superuser: a line for each row, columns parted by |."""
+        conninfo = f"host=127.0.0.1 port={self.port} user=postgres dbname={dbname}"
+        return "\n".join("|".join(row.values()) for row in rows_of(conninfo, statement))
 
     def ask(self, statement: str) -> str:
-        """The same in any case: what psql prints, its complaint included."""
-        where = ("-h", str(self.instance.sockets), "-p", str(self.port))
-        return as_postgres("psql", "-XqAt", *where, "-c", statement, "postgres", check=False).strip()
+        """The same; nothing where the server doesn't answer."""
+        try:
+            return self.sql(statement, dbname="postgres")
+        except psycopg.Error:
+            return ""
 
     def role(self) -> str:
         """primary, standby, or down."""
-        if not self.processes():
-            return "down"
-        return {"f": "primary", "t": "standby"}.get(self.ask("SELECT pg_is_in_recovery()"), "down")
+        return {"False": "primary", "True": "standby"}.get(self.ask("SELECT pg_is_in_recovery()"), "down")
 
     def processes(self) -> list[int]:
         """Living processes of this instance."""
@@ -113,12 +125,12 @@ class Database(Host):
 
     def has(self, position: str) -> bool:
         """Whether a standby has replayed up to `position`."""
-        return self.ask(f"SELECT pg_last_wal_replay_lsn() >= '{position}'") == "t"
+        return self.ask(f"SELECT pg_last_wal_replay_lsn() >= '{position}'") == "True"
 
     def slots(self) -> dict[str, bool]:
         """Replication slots and whether they are in use."""
         rows = self.sql("SELECT slot_name, active FROM pg_replication_slots").splitlines()
-        return {name: active == "t" for name, active in (row.split("|") for row in rows)}
+        return {name: active == "True" for name, active in (row.split("|") for row in rows)}
 
     def setting(self, name: str) -> str:
         return self.sql(f"SELECT current_setting('{name}', true)")
@@ -132,7 +144,7 @@ class Database(Host):
         return {
             "settings": "" if down else self.ask(settings),
             "slots": "" if down else self.ask(slots),
-            "auto.conf": (self.data / "postgresql.auto.conf").read_text(),
+            "auto.conf": "\n".join(sorted((self.data / "postgresql.auto.conf").read_text().splitlines())),
             "state": self.control("Database cluster state"),
             "timeline": self.control("Latest checkpoint's TimeLineID"),
             "checkpoint": self.control("Latest checkpoint location") if down else "",
@@ -165,10 +177,12 @@ class Bouncer(Host):
         until(lambda: not process_alive(pid), f"{self.name}/{process} is dead")
 
     def console(self, command: str, process: str) -> list[dict[str, str]]:
-        """What the console of one process answers, by psql; nothing where it is dead."""
-        where = ("-h", str(self.sockets(process)), "-p", str(self.port), "-U", "pgbouncer")
-        lines = as_postgres("psql", "-XqA", *where, "-c", command, "pgbouncer", check=False).strip().splitlines()
-        return [dict(zip(lines[0].split("|"), line.split("|"))) for line in lines[1:] if not line.startswith("(")]
+        """What the console of one process answers; nothing where it is dead."""
+        where = f"host={self.sockets(process)} port={self.port} dbname=pgbouncer user=hms_pgbouncer password={PASSWORD}"
+        try:
+            return rows_of(where, command)
+        except psycopg.Error:
+            return []
 
     def _ours(self, process: str) -> list[dict[str, str]]:
         return [row for row in self.console("SHOW DATABASES", process) if row["name"] == "hospital"]
@@ -242,15 +256,18 @@ class Writer:
 
     def missing(self, primary: Database) -> set[int]:
         """Acknowledged rows that `primary` doesn't have."""
+        acknowledged = self.acknowledged()
         rows = primary.sql(f"SELECT seq FROM ledger WHERE source = '{self.source}'").split()
-        return self.acknowledged() - {int(row) for row in rows}
+        return acknowledged - {int(row) for row in rows}
 
 
 class Child:
     """A coordinator in a process of its own."""
 
-    def __init__(self, process: subprocess.Popen[bytes], output: pathlib.Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], output: pathlib.Path, mark: pathlib.Path) -> None:
         self.process = process
+        self.mark = mark
+        """There once the accident has happened."""
         self._output = output
 
     @property

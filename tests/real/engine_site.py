@@ -78,6 +78,7 @@ unix_socket_dir = {sockets}
 auth_type = scram-sha-256
 auth_file = {users}
 auth_user = hms_pgbouncer
+admin_users = hms_pgbouncer
 auth_query = SELECT usename, passwd FROM hms.pgbouncer_auth($1)
 pool_mode = transaction
 server_login_retry = 1
@@ -116,6 +117,7 @@ class EngineSite:
 
     def _build_databases(self, names: t.Sequence[str]) -> None:
         first = self._add(names[0], self.lab.primary(**SETTINGS))
+        first.instance.sql("SELECT pg_reload_conf()")
         for statement in ROLES:
             first.sql(statement, dbname="postgres")
         first.sql(SCHEMA)
@@ -128,6 +130,8 @@ class EngineSite:
         self.synchronous(first)
 
     def _add(self, name: str, instance: Instance) -> Database:
+        hba = instance.config / "pg_hba.conf"
+        hba.write_text("host all postgres 127.0.0.1/32 trust\n" + hba.read_text())
         database = Database(name, self.folder / name, instance)
         shutil.chown(instance.folder, OS_USER, OS_USER)
         self.databases[name] = database
@@ -210,9 +214,9 @@ class EngineSite:
         path.write_text(json.dumps({**base, **changes}))
 
     @contextlib.contextmanager
-    def changed_member(self, name: str, **changes: t.Any) -> t.Iterator[None]:
+    def changed_member(self, host: str, **changes: t.Any) -> t.Iterator[None]:
         """member.json of a host changed for a while; None takes a key away."""
-        path = {**self.databases, **self.bouncers}[name].config / "member.json"
+        path = {**self.databases, **self.bouncers}[host].config / "member.json"
         before = path.read_text()
         merged = {**json.loads(before), **changes}
         path.write_text(json.dumps({key: value for key, value in merged.items() if value is not None}))
@@ -358,9 +362,13 @@ class EngineSite:
         """Carry an operation out in this process."""
         return run(self.job(operation, candidate, **more), SystemClock(), check_mode=check_mode)
 
-    def child(self, operation: Operation, candidate: str = "", *, kill: str = "", **more: t.Any) -> Child:
-        """The same in a process of its own, which takes its own life at the moment `kill` (see engine_child.py)."""
+    def child(
+        self, operation: Operation, candidate: str = "", *, moment: str = "", accident: t.Any = None, **more: t.Any
+    ) -> Child:
+        """The same in a process of its own, to which something happens at the `moment` (see engine_child.py)."""
         output = self.folder / f"child-{time.monotonic_ns()}"
+        mark = output.with_suffix(".mark")
+        happens = {"moment": moment, "mark": str(mark), **(accident or {})} if moment else {}
         job = self.job(operation, candidate, **more)
         wish = {
             "request": dataclasses.asdict(job.request),
@@ -368,7 +376,7 @@ class EngineSite:
             "lines": [[line.host, list(line.argv)] for line in job.lines],
             "by": job.by,
             "records_directory": job.records_directory,
-            "kill": kill,
+            "accident": happens,
         }
         environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1] / ".collections")}
         argv = [sys.executable, str(HERE / "engine_child.py"), json.dumps(wish)]
@@ -381,4 +389,52 @@ class EngineSite:
                 env=environment,
                 start_new_session=True,
             )
-        return Child(process, output)
+        return Child(process, output, mark)
+
+    @contextlib.contextmanager
+    def open_transaction(self, bouncer: str) -> t.Iterator[None]:
+        """A client that has written through a bouncer and doesn't commit; it does in the end, and succeeds."""
+        port = self.bouncers[bouncer].port
+        argv = ["psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", str(port), "-U", "hospital_app"]
+        environment = {"PATH": os.environ["PATH"], "PGPASSWORD": PASSWORD}
+        with subprocess.Popen(
+            [*argv, "hospital"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True, cwd="/"
+        ) as psql:
+            assert psql.stdin is not None
+            assert psql.stdout is not None
+            psql.stdin.write(f"BEGIN;\nINSERT INTO ledger VALUES ('open', {time.monotonic_ns()});\nSELECT 'open';\n")
+            psql.stdin.flush()
+            assert psql.stdout.readline() == "open\n"
+            yield
+            psql.stdin.write("COMMIT;\n")
+            psql.stdin.close()
+            assert psql.wait(20) == 0
+
+    # -- judging -------------------------------------------------------------------------------------------------
+
+    def whole(self) -> bool:
+        """One member leads, every process of every bouncer leads to it, and nobody is held."""
+        found = self.primaries()
+        return len(found) == 1 and not self.paused() and self.led_to() == {found[0].name}
+
+    def other(self, database: Database) -> Database:
+        """Some other database host."""
+        return next(each for each in self.databases.values() if each is not database)
+
+    def standbys_stream(self, seconds: float = 30.0) -> None:
+        """Everybody but the primary streams from it."""
+        primary = self.primary()
+        for database in self.databases.values():
+            if database is not primary:
+                until(lambda d=database: d.streams_from(primary), f"{database.name} streams", seconds=seconds)  # type: ignore[misc]  # bound now, on purpose
+
+    def nothing_temporary(self) -> None:
+        """No setting that was only for the operation is left, and no slot that keeps WAL for nobody."""
+        primary = self.primary()
+        for database in self.databases.values():
+            if database.role() == "down":
+                continue
+            assert database.setting("wal_retrieve_retry_interval") == "5s", database.name
+            if database is not primary:
+                assert database.slots() == {}, database.name
+        until(lambda: all(bouncer.retry() == {"1"} for bouncer in self.bouncers.values()), "settings as configured")

@@ -29,7 +29,7 @@ from ansible_collections.hms.postgres.tests.real.lab import (
 DATABASE = "hospital"
 MONITOR_PASSWORD = "monitor of the lab"
 
-SETTINGS = {
+SETTINGS: dict[str, t.Any] = {
     "max_prepared_transactions": "5",
     "wal_retrieve_retry_interval": "200ms",
     "autovacuum": "off",

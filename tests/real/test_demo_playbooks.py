@@ -20,7 +20,6 @@ import time
 import typing as t
 
 import pytest
-import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FOLDER = pathlib.Path("/var/lib/hms-postgres-demo-test")
@@ -47,8 +46,7 @@ def inventory(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[pathlib.Pa
         for port, other in PORTS.items():
             text = text.replace(port, other)
         path.write_text(text)
-    variables = yaml.safe_load((copy / "group_vars" / "all.yml").read_text())
-    assert variables["hms_demo_dir"] == str(FOLDER)
+    assert f"hms_demo_dir: {FOLDER}\n" in (copy / "group_vars" / "all.yml").read_text()
     try:
         yield copy
     finally:

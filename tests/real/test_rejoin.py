@@ -2,95 +2,31 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Rejoin with real divergence, real kills and real damage. psql, sha256 and /proc say what is true."""
+"""Rejoin with real divergence and real damage. psql, sha256 and /proc say what is true."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import pathlib
 import shutil
-import signal
 import subprocess
 import sys
-import textwrap
-import time
-import typing as t
 
 import pytest
 
-from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
-from ansible_collections.hms.postgres.plugins.module_utils._cluster.rejoin import Rejoin, Request
-from ansible_collections.hms.postgres.plugins.module_utils._command import SystemRunner
-from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused
-from ansible_collections.hms.postgres.plugins.module_utils._module import Result
+from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError
 from ansible_collections.hms.postgres.tests.real.lab import BINARIES, OS_USER, Lab, process_alive, run, until
-from ansible_collections.hms.postgres.tests.real.rejoin_site import Member, Site
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-
-def rejoin(member: Member, *, check_mode: bool = False, **allowed: bool) -> Result:
-    """Run the whole thing on one member."""
-    request = Request(str(member.config), by="test", **allowed)
-    return Rejoin(request, runner=SystemRunner(), clock=SystemClock()).ensure(check_mode=check_mode)
-
-
-def refusal(member: Member, **allowed: bool) -> Refused:
-    """It must be refused."""
-    with pytest.raises(Refused) as caught:
-        rejoin(member, **allowed)
-    return caught.value
-
-
-def diverge(site: Site, *, slot: bool = True) -> tuple[Member, Member, list[str]]:
-    """An asynchronous primary commits what its standby never gets, dies, and the standby is promoted."""
-    old, new = site.members[:2]
-    site.await_replay(new, old)
-    if slot:  # as a failover does while it arms the candidate
-        new.sql(f"SELECT pg_create_physical_replication_slot('{old.name}', true)")
-    new.detach()
-    lost = [
-        old.sql(f"BEGIN; INSERT INTO patients VALUES ({5000 + n}, 'lost'); SELECT pg_current_xact_id(); COMMIT")
-        for n in range(20)
-    ]
-    lost.append(old.sql("BEGIN; CREATE TABLE lost_table AS SELECT 1 id; SELECT pg_current_xact_id(); COMMIT"))
-    old.kill()
-    new.promote()
-    new.sql("INSERT INTO patients VALUES (6000, 'after the failover')")
-    old.fence()
-    return old, new, lost
-
-
-def assert_standby_of(old: Member, new: Member) -> None:
-    """What done means, by psql on both sides."""
-    assert old.sql("SELECT pg_is_in_recovery()") == "t"
-    assert new.sql("SELECT pg_is_in_recovery()") == "f"
-    receiver = old.sql("SELECT status, sender_port, slot_name FROM pg_stat_wal_receiver")
-    assert receiver == f"streaming|{new.instance.port}|{old.name}"
-    assert new.sql(f"SELECT active FROM pg_replication_slots WHERE slot_name = '{old.name}'") == "t"
-    new.sql("CREATE TABLE IF NOT EXISTS marks (at timestamptz); INSERT INTO marks SELECT clock_timestamp()")
-    Site.await_replay(old, new)
-    content = "SELECT md5(string_agg(p::text, ',' ORDER BY id)) FROM patients p"
-    assert old.sql(content) == new.sql(content)
-    assert old.sql("SELECT count(*) FROM marks") == new.sql("SELECT count(*) FROM marks")
-    assert not (old.state / "fence.json").exists()
-    assert not (old.state / "rewind.in_progress").exists()
-    assert (old.instance.config / "start.conf").read_text().split()[-1] == "manual"
-    assert (old.instance.data / "standby.signal").exists()
-
-
-def kept(old: Member) -> tuple[pathlib.Path, dict[str, t.Any]]:
-    """The one folder of kept WAL, verified by our own SHA-256."""
-    (folder,) = (old.state / "diverged").iterdir()
-    dossier = json.loads((folder / "dossier.json").read_text())
-    assert (folder / "dossier.json").stat().st_mode & 0o777 == 0o600
-    for item in dossier["files"]:
-        data = (folder / item["name"]).read_bytes()
-        assert (len(data), hashlib.sha256(data).hexdigest()) == (item["bytes"], item["sha256"])
-    return folder, dossier
+from ansible_collections.hms.postgres.tests.real.rejoin_site import Site
+from ansible_collections.hms.postgres.tests.real.rejoin_steps import (
+    ROOT,
+    assert_standby_of,
+    diverge,
+    diverge_much,
+    kept,
+    refusal,
+    rejoin,
+)
 
 
 def test_killed_primary_is_rewound_and_its_losses_are_listed(lab: Lab) -> None:
@@ -157,146 +93,6 @@ def test_killed_primary_without_any_loss_is_only_started(lab: Lab) -> None:
     assert_standby_of(old, new)
 
 
-# -- kills ------------------------------------------------------------------------------------------------------------
-
-
-def _rewind_process(old: Member) -> int | None:
-    for entry in pathlib.Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else [b""]
-            if os.path.basename(words[0]) == b"pg_rewind" and str(old.instance.data).encode() in words:
-                return int(entry.name)
-    return None
-
-
-def _in_background(member: Member) -> subprocess.Popen[str]:
-    code = textwrap.dedent(
-        f"""
-        import sys
-        sys.path.insert(0, {str(ROOT / ".collections")!r})
-        from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
-        from ansible_collections.hms.postgres.plugins.module_utils._cluster.rejoin import Rejoin, Request
-        from ansible_collections.hms.postgres.plugins.module_utils._command import SystemRunner
-        Rejoin(Request({str(member.config)!r}), runner=SystemRunner(), clock=SystemClock()).ensure(check_mode=False)
-        """
-    )
-    return subprocess.Popen([sys.executable, "-c", code], text=True, stderr=subprocess.PIPE, cwd="/")
-
-
-def _stop_rewind_midway(old: Member, running: subprocess.Popen[str]) -> int:
-    """SIGSTOP pg_rewind once it has begun to change the big table and not yet pg_control; its pid."""
-    bulk = old.instance.data / (old.instance.folder / "bulk").read_text()
-    size = bulk.stat().st_size
-    while running.poll() is None:
-        pid = _rewind_process(old)
-        if pid is None:
-            continue
-        control = (old.instance.data / "global" / "pg_control").read_bytes()
-        with contextlib.suppress(ProcessLookupError):
-            while True:
-                os.kill(pid, signal.SIGSTOP)
-                if bulk.stat().st_size > size:
-                    assert (old.instance.data / "global" / "pg_control").read_bytes() == control, "it was too quick"
-                    return pid
-                os.kill(pid, signal.SIGCONT)
-                time.sleep(0.0005)
-    raise AssertionError(f"pg_rewind was not met at work: {running.communicate()}")
-
-
-def _diverge_much(site: Site, *, slot: bool = True) -> tuple[Member, Member, list[str]]:
-    """Divergence with much to copy, so that there is a middle."""
-    primary = site.members[0]
-    primary.sql("CREATE TABLE bulk AS SELECT n, repeat('bulk', 200) AS filler FROM generate_series(1, 100000) n")
-    path = primary.sql("SELECT pg_relation_filepath('bulk')")
-    (primary.instance.folder / "bulk").write_text(path)
-    primary.instance.sql("CHECKPOINT")
-    old, new, lost = diverge(site, slot=slot)
-    new.sql("UPDATE bulk SET filler = repeat('new!', 200)")
-    new.instance.sql("CHECKPOINT")
-    return old, new, lost
-
-
-def test_pg_rewind_killed_midway_is_repeated(lab: Lab) -> None:
-    site = Site(lab)
-    old, new, lost = _diverge_much(site)
-    running = _in_background(old)
-    pid = _stop_rewind_midway(old, running)
-    os.kill(pid, signal.SIGKILL)
-    _out, errors = running.communicate(timeout=60)
-    assert running.returncode != 0
-    assert "killed by signal 9" in errors
-    assert (old.state / "rewind.in_progress").exists()
-    assert (old.instance.config / "start.conf").read_text().strip() == "disabled", "nobody may start half of a rewind"
-
-    assert rejoin(old, check_mode=True).values["case"] == "resume"
-    done = rejoin(old)
-    assert done.values["case"] == "resume"
-    assert done.values["lost_transactions"] == len(lost)
-    assert_standby_of(old, new)
-    bulk = "SELECT count(*), md5(string_agg(b::text, ',' ORDER BY n)) FROM bulk b"
-    assert old.sql(bulk) == new.sql(bulk)
-    old.instance.stop()
-    old.instance.start()
-    checked = run("runuser", "-u", OS_USER, "--", str(BINARIES / "pg_amcheck"), "-a", "--install-missing",
-                  "-h", str(new.instance.sockets), "-p", str(new.instance.port), check=False)  # fmt: skip
-    assert "error" not in checked.lower()
-
-
-def test_the_whole_run_killed_midway_leaves_pg_rewind_to_end_and_is_finished(lab: Lab) -> None:
-    """kill -9 of our own program: pg_rewind goes on alone; the next run waits for it."""
-    site = Site(lab)
-    old, new, lost = _diverge_much(site)
-    running = _in_background(old)
-    pid = _stop_rewind_midway(old, running)
-    running.kill()
-    running.communicate(timeout=20)
-    assert rejoin(old, check_mode=True).values["case"] == "rewind_running"
-    os.kill(pid, signal.SIGCONT)
-    done = rejoin(old)
-    assert done.values["case"] in ("rewound", "resume")
-    assert done.values["lost_transactions"] == len(lost)
-    assert_standby_of(old, new)
-
-
-@pytest.mark.parametrize("step", ["recover", "keep_wal", "rewind", "configure", "unfence", "start"])
-def test_killed_after_any_step_it_is_finished_by_the_next_run(lab: Lab, step: str) -> None:
-    """The program is killed when the named step begins."""
-    site = Site(lab)
-    old, new, lost = diverge(site)
-    code = textwrap.dedent(
-        f"""
-        import os, signal, sys
-        sys.path.insert(0, {str(ROOT / ".collections")!r})
-        from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
-        from ansible_collections.hms.postgres.plugins.module_utils._cluster.rejoin import Rejoin, Request
-        from ansible_collections.hms.postgres.plugins.module_utils._cluster.rejoin_apply import RejoinApplier
-        from ansible_collections.hms.postgres.plugins.module_utils._command import SystemRunner
-        do = RejoinApplier.do
-        def killing(self, action, facts):
-            result = do(self, action, facts)
-            if action.id == {step!r}:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
-        RejoinApplier.do = killing
-        Rejoin(Request({str(old.config)!r}), runner=SystemRunner(), clock=SystemClock()).ensure(check_mode=False)
-        """
-    )
-    killed = subprocess.run([sys.executable, "-c", code], check=False, timeout=120, cwd="/")
-    assert killed.returncode == -signal.SIGKILL
-    if step == "start":
-        until(lambda: old.instance.pid is not None, "the server comes up")
-        until(lambda: "accepting" in run(str(BINARIES / "pg_isready"), "-h", str(old.instance.sockets), "-p",
-                                         str(old.instance.port), check=False), "it answers")  # fmt: skip
-    else:
-        assert not old.processes()
-        assert (old.instance.data / "standby.signal").exists() or step == "rewind"
-    rejoin(old)
-    assert_standby_of(old, new)
-    dossiers = [json.loads(path.read_text()) for path in (old.state / "diverged").glob("*/dossier.json")]
-    assert dossiers
-    assert all(item["losses"]["count"] == len(lost) for item in dossiers)
-
-
 # -- refusals ---------------------------------------------------------------------------------------------------------
 
 
@@ -331,7 +127,7 @@ def test_missing_wal_is_refused_and_recloned_only_when_allowed(lab: Lab) -> None
 def test_a_primary_that_dropped_its_wal_since_the_fork_is_refused(lab: Lab) -> None:
     """No slot kept it: a rewind would work, but the standby could never catch up."""
     site = Site(lab)
-    old, new, _lost = _diverge_much(site, slot=False)
+    old, new, _lost = diverge_much(site, slot=False)
     refused = refusal(old)
     assert refused.reason == "source_wal_missing"
     assert old.control("Database cluster state") == "in production"

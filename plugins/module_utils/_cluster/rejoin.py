@@ -20,7 +20,7 @@ from .._postgres import connect
 from . import member_config, rejoin_plan
 from .agent import LOCK_FILE
 from .member_config import DatabaseHost
-from .rejoin_apply import Patience, RejoinApplier
+from .rejoin_apply import Patience, Recloner, RejoinApplier
 from .rejoin_facts import RejoinInspector
 from .rejoin_model import RejoinFacts, RejoinPlan, RejoinWish
 from .rejoin_peers import Connect
@@ -49,8 +49,17 @@ class Request:
 class Rejoin:
     """One request on this host."""
 
-    def __init__(self, request: Request, *, runner: CommandRunner, clock: Clock, connector: Connect = connect) -> None:
+    def __init__(
+        self,
+        request: Request,
+        *,
+        recloner: Recloner,
+        runner: CommandRunner,
+        clock: Clock,
+        connector: Connect = connect,
+    ) -> None:
         self._request = request
+        self._recloner = recloner
         self._runner = runner
         self._clock = clock
         self._connector = connector
@@ -114,6 +123,7 @@ class Rejoin:
             runner=self._runner,
             clock=self._clock,
             connector=self._connector,
+            recloner=self._recloner,
             patience=self._request.patience,
         )
         lines = plan.lines()

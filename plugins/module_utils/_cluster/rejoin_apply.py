@@ -17,10 +17,6 @@ from .._command import CommandRunner
 from .._errors import DeadlinePassed, HmsError
 from .._files import remove_file
 from .._postgres import Session, connect
-from .._provision import standby_plan
-from .._provision.standby_apply import StandbyApplier
-from .._provision.standby_inspect import inspect_local, inspect_upstream, upstream_params
-from .._provision.standby_model import StandbyWish
 from .._tools import auto_conf, pg_rewind
 from .._tools.service import InstanceService, postmaster_pid
 from . import fencing, rejoin_mark, settings
@@ -37,7 +33,6 @@ CHECKPOINT_PATIENCE = 330.0
 """A little more than PostgreSQL's default checkpoint_timeout, after which a checkpoint comes by itself."""
 STOP_PATIENCE = 60.0
 ORPHAN_PATIENCE = 6 * 3600.0
-CLONE_TIMEOUT = 6 * 3600.0
 _POLL = 0.1
 
 KEEP, HOLD = "wal_keep_size", "1TB"
@@ -55,6 +50,10 @@ SELECT slot_name, active, coalesce(wal_status, '') FROM pg_catalog.pg_replicatio
 _SLOT_ACTIVE = "SELECT active FROM pg_catalog.pg_replication_slots WHERE slot_name = %s"
 _DROP_SLOT = "SELECT pg_catalog.pg_drop_replication_slot(%s)"
 _CREATE_SLOT = "SELECT slot_name FROM pg_catalog.pg_create_physical_replication_slot(%s, true)"
+
+
+Recloner = t.Callable[[DatabaseHost, str], tuple[str, str]]
+"""Puts a new copy of the named member in the data directory's place; tells what it did and where the old one is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +76,7 @@ class RejoinApplier:
         runner: CommandRunner,
         clock: Clock,
         connector: Connect,
+        recloner: Recloner,
         patience: Patience,
     ) -> None:
         self._host = host
@@ -85,6 +85,7 @@ class RejoinApplier:
         self._runner = runner
         self._clock = clock
         self._connector = connector
+        self._recloner = recloner
         self._patience = patience
         instance = host.instance
         self._service = InstanceService(
@@ -223,38 +224,9 @@ class RejoinApplier:
 
     def _reclone(self, primary: PrimaryFacts) -> str:
         """A copy beside the old data directory, which is kept under a dated name."""
-        host = self._host
-        peer = host.peer(primary.name)
-        wish = StandbyWish(
-            member=host.name,
-            upstream=peer.name,
-            version=host.instance.version,
-            data_directory=self._data,
-            slot=host.slot_name,
-            conninfo=host.primary_conninfo(peer),
-            allow_reclone=True,
-        )
-        local = inspect_local(host, runner=self._runner)
-        # What it was is settled: it is to be replaced, fence or not.
-        local = dataclasses.replace(local, member=dataclasses.replace(local.member, fence=None, standby_signal=False))
-        session = self._connector(upstream_params(host, peer.name))
-        try:
-            plan = standby_plan.plan(wish, local, inspect_upstream(peer.name, session, with_size=True))
-            applier = StandbyApplier(
-                host,
-                wish,
-                upstream=session,
-                connect_local=self._local,
-                runner=self._runner,
-                clock=self._clock,
-                clone_timeout=CLONE_TIMEOUT,
-            )
-            applier.apply(plan, local)
-        finally:
-            session.close()
-        self.kept_directory = applier.kept_directory
-        rejoin_mark.remove(host)
-        return "; ".join(plan.lines())
+        detail, self.kept_directory = self._recloner(self._host, primary.name)
+        rejoin_mark.remove(self._host)
+        return detail
 
     def _configure(self, primary: PrimaryFacts) -> str:
         """Everything a standby needs before it starts; then the mark of an unfinished rewind goes."""

@@ -219,7 +219,7 @@ def test_a_standby_that_comes_and_goes_is_not_waited_for() -> None:
 def test_the_interval_ends_when_a_standby_has_what_was_written_before() -> None:
     guard = Guard(dataclasses.replace(WAITING, exposed=True))
     proof = int(PROOF)
-    assert guard.watches(0, proof + 5, standby(lag=1), lsn=LSN) == []
+    assert guard.watches(0, proof + 5, standby(lag=1, sent=LSN - 1), lsn=LSN) == []
     assert guard.memory.proof_lsn == LSN
     assert guard.watches(proof + 5, proof + 6, standby(), lsn=LSN + 500) == [(proof + 5, "close")]
     assert guard.watches(proof + 6, 60, standby(), exposed=False) == []

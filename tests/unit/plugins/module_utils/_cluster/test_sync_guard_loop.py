@@ -283,7 +283,7 @@ def test_the_command_line(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[
 def test_it_ends_when_its_program_was_replaced(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "hms-postgres.pyz"
     program.write_text("old")
-    monkeypatch.setattr(sync_guard_loop.sys, "argv", [str(program)])
+    monkeypatch.setattr("sys.argv", [str(program)])
     monkeypatch.setattr(sync_guard_loop, "INTERVAL", 0.0)
     turns = []
 
