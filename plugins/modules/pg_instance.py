@@ -91,7 +91,8 @@ attributes:
     description: Can run in check_mode and return changed status prediction without modifying target.
     support: full
     details:
-      - Where PostgreSQL isn't installed yet, the plan is made without its programs, with a warning.
+      - Where PostgreSQL isn't installed yet, the plan is made without its programs.
+      - Where O(initialise) is V(false) and there is no data yet, it is taken as coming.
   diff_mode:
     description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
     support: full

@@ -111,8 +111,9 @@ class Database(Host):
         until(lambda: self.signal(signal.SIGKILL) or not self.processes(), f"{self.name} is dead")
 
     def start(self) -> None:
-        """As an operator would, or a reboot."""
+        """As an operator would, or a reboot. A killed postmaster is in the way until the machine has reaped it."""
         until(lambda: not self.processes(), f"{self.name} has ended")
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
         self.instance.start()
 
     def control(self, key: str) -> str:

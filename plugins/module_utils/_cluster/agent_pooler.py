@@ -28,6 +28,9 @@ from .write_probe import ProbeProcess
 # was the longest stall in every failover measured without it. RELOAD forgets it, so it is set after each.
 QUICK_RETRY = "0.1"
 
+PATH_DEADLINE = 5.0
+"""Seconds that a login to the candidate may take. PgBouncer tells its clients of no refusal, it lets them wait."""
+
 PROOF_DEADLINE = 3.0
 """Seconds in which a primary that lives would have acknowledged a write."""
 
@@ -50,6 +53,8 @@ class PoolerHandler:
         self.consoles: dict[str, PgbouncerConsole] = {}
         self.content = ""
         self.candidate = ""
+        self.tuned = False
+        """Whether a process has settings that its configuration doesn't have."""
         self._silent: frozenset[str] = frozenset()
         self._probes: list[ProbeProcess] = []
 
@@ -149,7 +154,12 @@ class PoolerHandler:
             begun = self.context.clock.monotonic()
             session = connect(params)
             try:
-                session.value("SELECT pg_catalog.pg_is_in_recovery()")
+                session.begin("SELECT pg_catalog.pg_is_in_recovery()")
+                if not self.context.wait_for(session.done, timeout=PATH_DEADLINE):
+                    raise HmsError(
+                        f"process {process.name} got in nowhere within {PATH_DEADLINE:g} seconds; its log says why",
+                        reason="login_path",
+                    )
             finally:
                 session.close()
             waits[process.name] = round(self.context.clock.monotonic() - begun, 4)
@@ -209,6 +219,7 @@ class PoolerHandler:
         content = self.content if primary == self.candidate and self.content else self.render_for(primary, operation)
         write_atomic(self.host.databases_file, content, mode=0o600, owner=self.host.os_user)
         peer = self.host.peer(primary)
+        self.tuned = True
         self.each(lambda console: self._lead(console, peer), f"Leading to {primary}")
         self.context.note("repointed", primary=primary)
         return {"seconds": round(self.context.clock.monotonic() - begun, 6)}
@@ -224,6 +235,7 @@ class PoolerHandler:
 
     def resume(self) -> dict[str, t.Any]:
         """Let the clients go on."""
+        self.tuned = True
         self.each(self._resume, "Letting the clients go on")
         self.context.holding = False
         self.context.note("resumed")
@@ -322,6 +334,7 @@ class PoolerHandler:
     def finish(self, *, operation: str) -> dict[str, t.Any]:
         """Settings as the configuration has them; the probe's rows of this operation are left for the judge."""
         self.each(self._as_configured, "Putting settings back")
+        self.tuned = False
         self.context.holding = False
         return {"operation": operation}
 

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import typing as t
 
 from .._errors import HmsError
@@ -25,8 +24,14 @@ SETTLE = 2.0
 
 def act(handler: PoolerHandler) -> None:
     """Let the clients go: to the writable primary, or after `PATIENCE` to where they were led before."""
-    if not handler.context.holding:
-        return
+    if handler.context.holding:
+        _hold_nobody(handler)
+    if handler.tuned:
+        handler.context.clock.sleep(SETTLE)
+        handler.finish(operation=handler.context.operation)
+
+
+def _hold_nobody(handler: PoolerHandler) -> None:
     clock = handler.context.clock
     deadline = clock.monotonic() + PATIENCE
     gone = False
@@ -37,9 +42,6 @@ def act(handler: PoolerHandler) -> None:
             clock.sleep(RETRY)
     if not gone:
         _let_go(handler, "")
-    clock.sleep(SETTLE)
-    with contextlib.suppress(HmsError):
-        handler.finish(operation=handler.context.operation)
 
 
 def _let_go(handler: PoolerHandler, primary: str) -> bool:

@@ -270,9 +270,9 @@ class InstanceInspector:
             creation_interrupted=os.path.exists(wish.creation_marker),
             postmaster=postmaster,
         )
-        holder = find_holder(wish.port)
-        if holder is not None and (postmaster is None or holder.pid != postmaster.pid):
-            values["port_holder"] = holder
+        own = postmaster_address(data_directory) if postmaster else None
+        if own is None or own[1] != wish.port:
+            values["port_holder"] = find_holder(wish.port)
         if postmaster is not None:
             values.update(self._running(wish, data_directory))
         return InstanceFacts(**values)

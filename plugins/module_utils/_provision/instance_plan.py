@@ -56,16 +56,13 @@ def check_wish(wish: InstanceWish) -> None:
             )
 
 
-def _check_installed(wish: InstanceWish, facts: InstanceFacts, warnings: list[str], *, dry_run: bool) -> None:
-    if facts.installed_version and facts.tools_present:
-        return
-    if not dry_run:
+def _check_installed(wish: InstanceWish, facts: InstanceFacts) -> None:
+    if not (facts.installed_version and facts.tools_present):
         raise _refuse(
             f"PostgreSQL {wish.version} is not installed on this host.",
             reason="not_installed",
             next_step=f"Install Debian's package postgresql-{wish.version}, or run the role hms.postgres.postgresql.",
         )
-    warnings.append(f"PostgreSQL {wish.version} is not installed yet; this was planned without its programs.")
 
 
 def _check_port(wish: InstanceWish, facts: InstanceFacts) -> None:
@@ -312,8 +309,8 @@ def plan_instance(wish: InstanceWish, facts: InstanceFacts, *, dry_run: bool = F
     In a `dry_run`, packages that are not installed yet and data that is not cloned yet are taken as coming.
     """
     check_wish(wish)
-    warnings: list[str] = []
-    _check_installed(wish, facts, warnings, dry_run=dry_run)
+    if not dry_run:
+        _check_installed(wish, facts)
     actions: list[InstanceAction] = []
     if _interrupted(wish, facts):
         actions.append(
@@ -329,7 +326,7 @@ def plan_instance(wish: InstanceWish, facts: InstanceFacts, *, dry_run: bool = F
     else:
         actions.append(_plan_new(wish, facts, dry_run=dry_run))
     _check_port(wish, facts)
-    warnings += _notices(wish, facts)
+    warnings = _notices(wish, facts)
     if wish.state == "started":
         actions += _plan_started(wish, facts, port_changes=any(action.id == "set_port" for action in actions))
     pending = _pending(facts, actions)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pwd
 import typing as t
 
-from .._errors import ConnectionFailed, HmsError
+from .._errors import ConnectionFailed, HmsError, ToolMissing
 from .._module import Result
 from .._postgres import ConnectionParams, Session, connect
 from . import scram
@@ -99,7 +100,7 @@ class ObjectsManager:
                 maintenance_database=self._maintenance_database,
                 superuser=self._superuser,
             )
-        except ConnectionFailed as error:
+        except (ConnectionFailed, ToolMissing) as error:
             if not check_mode:
                 raise
             nothing = ObjectsFacts(maintenance_database=self._maintenance_database, superuser=self._superuser)
@@ -125,6 +126,14 @@ def objects_manager(*, host: str, port: int, os_user: str, maintenance_database:
     """The manager for an instance of this machine, over its socket."""
 
     def opener(database: str) -> Session:
+        try:
+            pwd.getpwnam(os_user)
+        except KeyError:
+            raise ConnectionFailed(
+                f"This host has no user {os_user} to connect as.",
+                reason="no_such_user",
+                next_step="Install PostgreSQL first, or correct the variable postgresql_os_user.",
+            ) from None
         return connect(ConnectionParams(host=host, port=port, user=os_user, dbname=database), os_user=os_user)
 
     return ObjectsManager(opener, maintenance_database=maintenance_database, superuser=os_user, salts=_random_salt)

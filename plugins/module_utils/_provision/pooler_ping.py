@@ -64,7 +64,7 @@ class PoolerPing:
         try:
             session = self._connect(params)
             try:
-                row = session.row(_QUERY)
+                (row,) = session.rows(_QUERY)
             finally:
                 session.close()
         except HmsError as error:
@@ -76,7 +76,6 @@ class PoolerPing:
                 "certificates, or a server that is down.",
                 details={"way": way, "database": params.dbname},
             ) from error
-        assert row is not None  # a SELECT without FROM has a row
         if row[0]:
             raise HmsError(
                 f"PgBouncer ({way}, database {params.dbname}) leads to a standby at {row[1]}:{row[2]}.",

@@ -23,9 +23,9 @@ from .._command import CommandRunner
 from .._errors import DeadlinePassed, HmsError
 from .._files import sync_directory, write_atomic
 from .._postgres import Session, quote_literal
+from .._tools import auto_conf
 from .._tools.pg_basebackup import PgBasebackup
 from .._tools.pg_cluster_tools import PgCtlCluster
-from .._tools import auto_conf
 from .standby_inspect import CLONE_MARK, copies_into, inspect_upstream, upstream_params
 from .standby_model import LocalFacts, StandbyPlan, StandbyWish
 
@@ -147,9 +147,7 @@ class StandbyApplier:
 
     def _prepare(self, side: str) -> None:
         """Make the copy a standby before it gets its name."""
-        auto_conf.update(
-            side, self._pointers(), owner=self._host.instance.os_user, remove=auto_conf.NODE_SETTINGS
-        )
+        auto_conf.update(side, self._pointers(), owner=self._host.instance.os_user, remove=auto_conf.NODE_SETTINGS)
         self._write_signal(side)
 
     def _write_signal(self, directory: str) -> None:

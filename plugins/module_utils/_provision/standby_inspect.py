@@ -15,8 +15,8 @@ from .._command import CommandRunner
 from .._errors import HmsError
 from .._files import read_bytes
 from .._postgres import ConnectionParams, Session
-from .._tools.service import alive
 from .._tools import auto_conf
+from .._tools.service import alive
 from .standby_model import ABSENT, DATA, EMPTY, FOREIGN, LocalFacts, SlotFacts, UpstreamFacts
 
 CLONE_MARK = ".clone-"
@@ -55,8 +55,7 @@ def upstream_params(host: DatabaseHost, upstream: str) -> ConnectionParams:
 
 def inspect_upstream(name: str, session: Session, *, with_size: bool) -> UpstreamFacts:
     """What the upstream says of itself."""
-    row = session.row(_UPSTREAM)
-    assert row is not None  # a SELECT without FROM has a row
+    (row,) = session.rows(_UPSTREAM)
     slots = {slot[0]: SlotFacts(active=bool(slot[1]), wal_status=slot[2]) for slot in session.rows(_SLOTS)}
     return UpstreamFacts(
         name=name,

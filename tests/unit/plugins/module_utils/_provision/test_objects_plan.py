@@ -10,11 +10,17 @@ import typing as t
 
 import pytest
 
-from ansible_collections.hms.postgres.plugins.module_utils._errors import ConnectionFailed, HmsError, Refused
+from ansible_collections.hms.postgres.plugins.module_utils._errors import (
+    ConnectionFailed,
+    HmsError,
+    Refused,
+    ToolMissing,
+)
 from ansible_collections.hms.postgres.plugins.module_utils._provision import scram, support_schema
 from ansible_collections.hms.postgres.plugins.module_utils._provision.objects import (
     ObjectsManager,
     apply_objects,
+    objects_manager,
     wish_from_params,
 )
 from ansible_collections.hms.postgres.plugins.module_utils._provision.objects_model import (
@@ -187,8 +193,7 @@ def test_a_role_is_created_with_what_is_declared_and_no_more() -> None:
     (action,) = plan(wish, ObjectsFacts()).actions
     (statement,) = action.statements
     assert statement == (
-        'CREATE ROLE "r" NOLOGIN REPLICATION '
-        "NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS INHERIT CONNECTION LIMIT 2"
+        'CREATE ROLE "r" NOLOGIN REPLICATION NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS INHERIT CONNECTION LIMIT 2'
     )
 
 
@@ -458,16 +463,22 @@ def test_a_failure_tells_no_secret() -> None:
     assert caught.value.__suppress_context__
 
 
-def unreachable(_database: str) -> t.Any:
-    raise ConnectionFailed("No connection to postgres@/run:5432/postgres: no such file")
+@pytest.mark.parametrize("error", [ConnectionFailed("No such socket"), ToolMissing("No psycopg")])
+def test_a_plan_without_a_server(error: HmsError) -> None:
+    def unreachable(_database: str) -> t.Any:
+        raise error
 
-
-def test_a_plan_without_a_server() -> None:
     manager = ObjectsManager(
         unreachable, maintenance_database="postgres", superuser="postgres", salts=itertools.repeat(SALT).__next__
     )
     result = manager.ensure(WISH, check_mode=True)
     assert result.changed
     assert "new, empty instance" in result.warnings[0]
-    with pytest.raises(ConnectionFailed):
+    with pytest.raises(type(error)):
+        manager.ensure(WISH, check_mode=False)
+
+
+def test_a_user_that_the_host_does_not_have() -> None:
+    manager = objects_manager(host="/run", port=5432, os_user="no-such-user", maintenance_database="postgres")
+    with pytest.raises(ConnectionFailed, match="no user no-such-user"):
         manager.ensure(WISH, check_mode=False)

@@ -113,8 +113,8 @@ def test_what_cannot_be_decided_is_refused(hosts: list[Found], initial: str, rea
 
 
 def test_plain_data_in_and_out() -> None:
-    members = [{"name": "db1"}, {"name": "db2", "upstream": "", "may_be_primary": False}]
-    answers = {
+    members: list[dict[str, t.Any]] = [{"name": "db1"}, {"name": "db2", "upstream": "", "may_be_primary": False}]
+    answers: dict[str, dict[str, t.Any]] = {
         "db1": {"instance": {"data_present": True, "running": True, "role": "primary", "timeline": 3}, "fence": {}},
         "db2": {"instance": {"data_present": False, "timeline": None, "control_state": None}, "fence": None},
     }
