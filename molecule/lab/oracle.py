@@ -5,6 +5,7 @@
 """The lab's witness: asks the hosts themselves with psql, and never the collection.
 
     python3 oracle.py cluster --primary db2 --standby db1 --standby db3 --bouncer bouncer1=10.231.77.21
+    python3 oracle.py pools --bouncer bouncer1=10.231.77.21
     python3 oracle.py leader db1 db2 db3
     python3 oracle.py record --directory ~/.local/state/hms-postgres/records --operation failover
     python3 oracle.py ledgers --primary db2 --directory /var/lib/hms-lab/planned
@@ -176,7 +177,7 @@ def check_pools(host: str, primary_address: str, processes: int, problems: Probl
             problems.need(entry["paused"] == "0", f"{name} is paused in {folder} on {host}")
             if name == DATABASE:
                 problems.need(
-                    entry["host"] == primary_address,
+                    entry["host"] == (primary_address or entry["host"]),
                     f"{folder} on {host} leads to {entry['host']}, not to {primary_address}",
                 )
                 found.append({"socket": folder, "host": entry["host"], "paused": entry["paused"]})
@@ -213,11 +214,23 @@ def look(wanted: argparse.Namespace) -> dict[str, t.Any]:
     return {"primary": primary, "databases": found, "bouncers": pools, "problems": list(problems)}
 
 
-def cluster(wanted: argparse.Namespace) -> dict[str, t.Any]:
+def look_at_pools(wanted: argparse.Namespace) -> dict[str, t.Any]:
+    """One look at the bouncers alone, wherever they lead."""
+    problems = Problems()
+    found: dict[str, t.Any] = {}
+    try:
+        for name in (pair.split("=")[0] for pair in wanted.bouncer):
+            found[name] = check_pools(name, "", wanted.processes, problems)
+    except Unavailable as error:
+        problems.append(str(error))
+    return {"bouncers": found, "problems": list(problems)}
+
+
+def patiently(wanted: argparse.Namespace) -> dict[str, t.Any]:
     """Look until all is as it must be, or the time is up."""
     started = time.monotonic()
     while True:
-        result = look(wanted)
+        result: dict[str, t.Any] = wanted.look(wanted)
         result["seconds"] = round(time.monotonic() - started, 2)
         if not result["problems"] or result["seconds"] > wanted.within:
             return result
@@ -298,13 +311,17 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("cluster")
-    command.set_defaults(work=cluster)
+    command.set_defaults(look=look)
     command.add_argument("--primary", action="append", required=True, help="the one that leads; repeated: one of them")
     command.add_argument("--standby", action="append", default=[], help="one that must stream, unless it leads")
     command.add_argument("--down", action="append", default=[], help="a host that must not be writable")
-    command.add_argument("--bouncer", action="append", default=[], metavar="NAME=ADDRESS")
-    command.add_argument("--processes", type=int, default=2)
-    command.add_argument("--within", type=float, default=15.0, help="seconds until it must be so")
+    pools = commands.add_parser("pools")
+    pools.set_defaults(look=look_at_pools)
+    for patient in (command, pools):
+        patient.set_defaults(work=patiently)
+        patient.add_argument("--bouncer", action="append", default=[], metavar="NAME=ADDRESS")
+        patient.add_argument("--processes", type=int, default=2)
+        patient.add_argument("--within", type=float, default=15.0, help="seconds until it must be so")
     command = commands.add_parser("ledgers")
     command.set_defaults(work=ledgers)
     command.add_argument("--primary", required=True)

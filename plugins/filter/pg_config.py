@@ -25,6 +25,8 @@ def pg_tuned(overrides: t.Mapping[str, tuning.Setting], **sizes: t.Any) -> dict[
         )
     except HmsError as error:
         raise AnsibleFilterError(error.full_text()) from error
+    except ValueError as error:
+        raise AnsibleFilterError(f"pg_tuned takes whole numbers: {error}") from error
 
 
 def pg_setting(value: tuning.Setting) -> str:

@@ -99,8 +99,13 @@ class Refused(HmsError):
 _T = t.TypeVar("_T")
 
 
+def defect(what: str) -> HmsError:
+    """The error for what cannot be: to be raised where an assertion would stand."""
+    return HmsError(f"{what} is missing, which cannot be.", reason="defect", next_step="Report this as a defect.")
+
+
 def expect(value: _T | None, what: str) -> _T:
     """`value`, which cannot be None here; should it be after all, the error names `what` is missing."""
     if value is None:
-        raise HmsError(f"{what} is missing, which cannot be.", reason="defect", next_step="Report this as a defect.")
+        raise defect(what)
     return value

@@ -68,6 +68,10 @@ class ConnectionParams:
             )
         return {key: value for key, value in pairs.items() if value is not None}
 
+    def conninfo(self) -> str:
+        """The same as one conninfo string, for the driver. It may hold a password: never for an argv."""
+        return " ".join(f"{key}={quote_conninfo(value)}" for key, value in self.libpq().items())
+
     def environment(self) -> dict[str, str]:
         """The same as environment variables for libpq programs."""
         names = {"dbname": "PGDATABASE", "application_name": "PGAPPNAME", "connect_timeout": "PGCONNECT_TIMEOUT"}
@@ -204,7 +208,7 @@ def connect(params: ConnectionParams, *, os_user: str | None = None) -> PsycopgS
         ) from error
     try:
         with effective_user(os_user):
-            connection = psycopg.connect(**params.libpq(), autocommit=True, prepare_threshold=None)  # type: ignore[arg-type]  # keywords come from a dict of strings
+            connection = psycopg.connect(params.conninfo(), autocommit=True, prepare_threshold=None)
     except psycopg.Error as error:
         text = " ".join(str(error).split())
         raise ConnectionFailed(

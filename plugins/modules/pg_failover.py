@@ -107,7 +107,7 @@ report:
 report_path:
   description: The report as a page.
   returned: failure, when there is a record
-  type: path
+  type: str
   sample: /home/operator/.local/state/hms-postgres/records/20261122T162236Z-failover-15ad.html
 reason:
   description: A slug for what went wrong, the first rule that forbids it among them.

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import sys
 
-import failover_bench
-import switchover_bench
+from ansible_collections.hms.postgres.tests.bench import failover_bench, switchover_bench
 
 BENCHES = {"switchover": switchover_bench.main, "failover": failover_bench.main}
 

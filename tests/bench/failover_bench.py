@@ -15,8 +15,8 @@ from __future__ import annotations
 import argparse
 import time
 
-from our_site import Site
-from writers import CREATE, Writers, describe
+from ansible_collections.hms.postgres.tests.bench.our_site import Site
+from ansible_collections.hms.postgres.tests.bench.writers import CREATE, Writers, describe
 
 SETTLE = 2.0
 

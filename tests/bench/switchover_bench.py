@@ -14,9 +14,10 @@ import pathlib
 import time
 
 import psycopg
-from our_site import Site
-from patroni_rival import Rival
-from writers import CREATE, Writers, describe, quantile
+
+from ansible_collections.hms.postgres.tests.bench.our_site import Site
+from ansible_collections.hms.postgres.tests.bench.patroni_rival import Rival
+from ansible_collections.hms.postgres.tests.bench.writers import CREATE, Writers, describe, quantile
 
 SETTLE = 1.0
 

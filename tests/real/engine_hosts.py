@@ -57,7 +57,7 @@ class Host:
             for path in sorted((self.state / "agent").glob("*.jsonl"))
             for line in path.read_text().splitlines()
         ]
-        return [event["event"] for event in events]
+        return [event["event"] + (f": {event['error']}" if "error" in event else "") for event in events]
 
 
 class Database(Host):

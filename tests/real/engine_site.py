@@ -434,7 +434,7 @@ class EngineSite:
         for database in self.databases.values():
             if database.role() == "down":
                 continue
-            assert database.setting("wal_retrieve_retry_interval") == "5s", database.name
-            if database is not primary:
-                assert database.slots() == {}, database.name
+            left = {"retry": database.setting("wal_retrieve_retry_interval"), "slots": database.slots()}
+            wanted = {"retry": "5s", "slots": left["slots"] if database is primary else {}}
+            assert left == wanted, (database.name, database.notes())
         until(lambda: all(bouncer.retry() == {"1"} for bouncer in self.bouncers.values()), "settings as configured")

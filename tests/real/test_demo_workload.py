@@ -105,7 +105,7 @@ class Site:
 
     def workload(self, *arguments: str, rc: int = 0) -> dict[str, t.Any]:
         """One command of the tool, as the demo runs it."""
-        argv = [PYTHON, "-m", "module_utils._workload", *arguments]
+        argv = [PYTHON, "-m", "module_utils._workload.program", *arguments]
         environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "plugins")}
         done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, env=environment)
         assert done.returncode == rc, done.stderr

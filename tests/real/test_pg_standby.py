@@ -302,7 +302,7 @@ def test_a_standby_whose_wal_is_gone(site: Site) -> None:
     primary, standby = site.members["db1"], site.standby("db2", "db1")
     standby.stop()
     primary.set(max_slot_wal_keep_size="1MB", wal_keep_size="0", max_wal_size="32MB", min_wal_size="32MB")
-    for _ in range(4):
+    for _round in range(4):
         primary.sql("SELECT pg_logical_emit_message(true, 'x', repeat('y', 1000)); SELECT pg_switch_wal()")
     primary.sql("CHECKPOINT")
     assert primary.sql("SELECT wal_status FROM pg_replication_slots") == "lost"

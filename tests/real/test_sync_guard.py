@@ -20,11 +20,13 @@ import typing as t
 import pytest
 
 from ansible_collections.hms.postgres.plugins.module_utils._cluster import facts, member_config
+from ansible_collections.hms.postgres.plugins.module_utils._cluster.exposure import ExposureFile, Mark
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.member_config import DatabaseHost
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.model import MemberFacts
 from ansible_collections.hms.postgres.plugins.module_utils._command import SystemRunner
 from ansible_collections.hms.postgres.plugins.module_utils._files import HeldLock
 from ansible_collections.hms.postgres.plugins.plugin_utils import _bundle
+from ansible_collections.hms.postgres.tests.real.engine_site import EngineSite
 from ansible_collections.hms.postgres.tests.real.lab import Lab, as_postgres, until
 from ansible_collections.hms.postgres.tests.real.rejoin_site import DATABASE, Member, Site
 from ansible_collections.hms.postgres.tests.real.rejoin_steps import rejoin
@@ -274,3 +276,24 @@ def test_a_replaced_runner_ends_for_the_new_one(ward: Ward) -> None:
     ward.replace_runner()
     assert guard.process.wait(5.0) == 0
     assert "replaced" in guard.said()
+
+
+def test_a_failover_says_that_nothing_is_waited_for_and_believes_the_interval(lab: Lab) -> None:
+    site = EngineSite(lab, policy="degrade")
+    try:
+        db1, db2 = site.databases["db1"], site.databases["db2"]
+        db2.instance.set(primary_conninfo="")
+        until(lambda: db1.sql("SELECT count(*) FROM pg_stat_replication") == "0", "nobody streams")
+        # commits wait again by the setting, but it is not proven yet that a standby has what was written alone
+        ExposureFile(str(db1.state)).append(Mark("started", "2026-01-01T00:00:00.000Z", 1, "the test"))
+        db1.sql("SET synchronous_commit = local; INSERT INTO ledger VALUES ('alone', 1)")
+        db1.kill()
+        record = site.run("failover").record
+        assert record is not None
+        assert "waited for" not in record["losses"]["basis"]
+        assert record["losses"]["count"] == 1, "it may have been acknowledged"
+        assert record["exposure"]["host"] == "db2"
+        assert record["exposure"]["message"] in record["outcome"]["next_steps"]
+        assert db2.setting("synchronous_standby_names") == ""
+    finally:
+        site.close()

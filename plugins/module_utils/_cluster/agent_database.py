@@ -103,15 +103,20 @@ class DatabaseHandler:
         """Put every setting back that arming changed.
 
         With `promise` the bulletin says so: no promotion will come in this operation. An old primary that nobody can
-        reach any more may be waiting for this word.
+        reach any more may be waiting for this word. The short retry interval stays until `finish`, because the
+        standby has to find a primary again that was stopped and started.
         """
+        kept = {
+            name: value for name, value in self.restore_values.items() if promise and name == settings.RETRY_INTERVAL
+        }
         if self.restore_values and postmaster_pid(self.host.instance.data_directory):
+            back = {name: value for name, value in self.restore_values.items() if name not in kept}
             word = f"{self.context.operation}:disarmed" if promise else None
-            settings.alter_system(self.session(), {**self.restore_values, settings.BULLETIN: word})
-            self.restore_values = {}
+            settings.alter_system(self.session(), {**back, settings.BULLETIN: word})
+            self.restore_values = kept
             self._drop(self.standby.made_slots)
             self.standby.made_slots = []
-        self.state = "idle"
+        self.state = "following" if kept else "idle"
         self.context.holding = False
         self.context.note("disarmed", lazy=False)
         return {}
@@ -147,12 +152,16 @@ class DatabaseHandler:
             session.close()
         return {"present": {row[0]: [int(seq) for seq in row[1]] for row in rows}}
 
-    def finish(self, *, role: str) -> dict[str, t.Any]:
-        """Take back what was only for the operation. A new primary checkpoints, so that others can rewind to it."""
+    def finish(self, *, role: str, keep_word: bool = False) -> dict[str, t.Any]:
+        """Take back what was only for the operation. A new primary checkpoints, so that others can rewind to it.
+
+        With `keep_word` the bulletin stays: somebody may not have read it yet.
+        """
         if postmaster_pid(self.host.instance.data_directory) is not None:
             kept = {"synchronous_standby_names", "primary_conninfo", "primary_slot_name"}
             temporary = {name: value for name, value in self.restore_values.items() if name not in kept}
-            settings.alter_system(self.session(), {**temporary, settings.BULLETIN: None})
+            word: dict[str, str | None] = {} if keep_word else {settings.BULLETIN: None}
+            settings.alter_system(self.session(), {**temporary, **word})
             if role == "primary":
                 self.checkpoint()
             else:

@@ -29,6 +29,7 @@ PATIENCE = 120.0
 
 START_DEADLINE = 120.0
 STREAM_DEADLINE = 15.0
+SETTLED = 1.0
 
 
 def act(handler: DatabaseHandler) -> None:
@@ -51,6 +52,8 @@ def _promise_not_to_promote(handler: DatabaseHandler) -> None:
     """Put settings back, receivers included, and publish the promise."""
     handler.disarm(promise=True)
     handler.context.note("deadman_disarmed", lazy=False)
+    handler.context.clock.sleep(SETTLED)  # a receiver that is about to lose its primary looks as if it streamed
+    _settle(handler)
 
 
 def _put_settings_back(handler: DatabaseHandler) -> None:
@@ -117,10 +120,10 @@ def _follow_candidate(handler: DatabaseHandler) -> None:
 
 
 def _settle(handler: DatabaseHandler) -> None:
-    """A standby of the new primary: take back what was temporary, once it streams or doesn't in time."""
+    """A standby: take back what was temporary, once it streams or doesn't in time. What it promised stays."""
     with contextlib.suppress(HmsError):
         handler.standby.await_streaming(timeline=1, deadline=STREAM_DEADLINE)
-    handler.finish(role="standby")
+    handler.finish(role="standby", keep_word=True)
     handler.context.note("deadman_settled", lazy=False)
 
 

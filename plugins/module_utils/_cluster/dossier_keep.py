@@ -187,7 +187,7 @@ def put_back(
     restored = []
     for item in dossier["files"]:
         name = str(item["name"])
-        if name.split("/")[0] != below:
+        if name.split("/", maxsplit=1)[0] != below:
             continue
         path = os.path.join(places.get(below, os.path.join(data_directory, "global")), os.path.basename(name))
         if not _to_restore(path, str(item["sha256"]), only_missing):

@@ -170,5 +170,3 @@ def newest_commit(wal: Wal, *, before: int | None = None, segments: int = 8, tim
         if last is not None:
             return last
     return None
-
-

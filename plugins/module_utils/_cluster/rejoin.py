@@ -13,7 +13,7 @@ import typing as t
 
 from .._clock import Clock
 from .._command import CommandRunner
-from .._errors import HmsError, Refused
+from .._errors import HmsError, Refused, defect
 from .._files import HeldLock
 from .._module import Result
 from .._postgres import connect
@@ -127,12 +127,11 @@ class Rejoin:
             patience=self._request.patience,
         )
         lines = plan.lines()
-        record.put(
-            system_identifier=found.control.system_identifier if found.control else "", before=situation(found)
-        )
+        record.put(system_identifier=found.control.system_identifier if found.control else "", before=situation(found))
         try:
             for _round in range(_ROUNDS):
-                assert found.primary is not None
+                if found.primary is None:
+                    raise defect("primary")
                 record.plan(plan, found.primary.name)
                 self._apply(record, applier, found, plan)
                 if not plan.look_again:

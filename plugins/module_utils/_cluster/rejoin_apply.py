@@ -14,7 +14,7 @@ import typing as t
 
 from .._clock import Clock, wait_until
 from .._command import CommandRunner
-from .._errors import DeadlinePassed, HmsError
+from .._errors import DeadlinePassed, HmsError, defect
 from .._files import remove_file
 from .._postgres import Session, connect
 from .._tools import auto_conf, pg_rewind
@@ -96,7 +96,8 @@ class RejoinApplier:
 
     def do(self, action: Action, facts: RejoinFacts) -> str:
         """Carry out one action; returns what came of it."""
-        assert facts.primary is not None
+        if facts.primary is None:
+            raise defect("primary")
         primary = facts.primary
         work: dict[str, t.Callable[[], str]] = {
             "await_rewind": self._await_rewind,

@@ -10,7 +10,7 @@ import concurrent.futures
 import dataclasses
 import typing as t
 
-from .._errors import HmsError
+from .._errors import HmsError, defect
 from .._postgres import ConnectionParams, Session, connect, parse_lsn
 from .member_config import DatabaseHost, Peer
 
@@ -96,7 +96,8 @@ def ask(peer: Peer, params: ConnectionParams, connector: Connect = connect) -> A
 
 def _told(unknown: Answer, session: Session) -> Answer:
     row = session.row(_ROLE)
-    assert row is not None  # a SELECT without FROM has a row
+    if row is None:
+        raise defect("row")
     recovering = bool(row[0])
     known = dataclasses.replace(
         unknown,
@@ -110,9 +111,7 @@ def _told(unknown: Answer, session: Session) -> Answer:
         return dataclasses.replace(known, timeline=int(row[5][:8], 16))
     receiver = session.row(_RECEIVER) or ("", 0, 0)
     timeline = max(int(row[3]), int(row[4] or 0), int(receiver[2]), int(row[7] or "0", 16))
-    return dataclasses.replace(
-        known, timeline=timeline, fed_by=f"{receiver[0]}:{receiver[1]}" if receiver[0] else ""
-    )
+    return dataclasses.replace(known, timeline=timeline, fed_by=f"{receiver[0]}:{receiver[1]}" if receiver[0] else "")
 
 
 def ask_others(host: DatabaseHost, *, timeout: int = 3, connector: Connect = connect) -> tuple[Answer, ...]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .._errors import HmsError, Refused
+from .._errors import HmsError, Refused, defect
 from .._postgres import format_lsn
 from .._tools.pg_controldata import SHUT_DOWN, SHUT_DOWN_IN_RECOVERY
 from .fencing import DISABLED
@@ -88,7 +88,8 @@ def _without_instance(facts: RejoinFacts, primary: PrimaryFacts, wish: RejoinWis
 def _check_identity(facts: RejoinFacts, primary: PrimaryFacts) -> None:
     """What no word of the operator overrides."""
     control = facts.control
-    assert control is not None
+    if control is None:
+        raise defect("control")
     if control.system_identifier != primary.answer.system_identifier:
         raise _refuse(
             f"The data directory of {facts.name} belongs to another cluster: its system identifier is "
@@ -213,7 +214,8 @@ def _marked(facts: RejoinFacts, primary: PrimaryFacts, wish: RejoinWish) -> Rejo
 
 def _between_two_sources(facts: RejoinFacts, primary: PrimaryFacts, wish: RejoinWish) -> RejoinPlan:
     """Half the pages are from a server that has meanwhile lost the lead: what it wrote last may be in no history."""
-    assert facts.mark is not None
+    if facts.mark is None:
+        raise defect("mark")
     message = (
         f"The data directory of {facts.name} is half rewound to {facts.mark.source} (timeline "
         f"{facts.mark.source_timeline}), but the primary is now {primary.name} on timeline {primary.answer.timeline}."
@@ -222,8 +224,7 @@ def _between_two_sources(facts: RejoinFacts, primary: PrimaryFacts, wish: Rejoin
         raise _refuse(
             message,
             "half_rewound",
-            f"It needs a new copy: run again with -e allow_reclone=true. What was lost is kept in "
-            f"{facts.mark.folder}.",
+            f"It needs a new copy: run again with -e allow_reclone=true. What was lost is kept in {facts.mark.folder}.",
             state="The server is down; its data directory is between two states and cannot be started.",
         )
     actions = (*_slot(facts, primary), _reclone(primary, message), *_bring_up(facts, primary))
@@ -235,7 +236,8 @@ def _between_two_sources(facts: RejoinFacts, primary: PrimaryFacts, wish: Rejoin
 
 def _stopped(facts: RejoinFacts, primary: PrimaryFacts, wish: RejoinWish) -> RejoinPlan:
     divergence = facts.divergence
-    assert divergence is not None  # a stopped server of the same cluster was compared
+    if divergence is None:
+        raise defect("divergence")
     if divergence.ahead:
         raise _ahead(facts, primary)
     if not divergence.diverged and divergence.problem is None:
@@ -282,7 +284,8 @@ def _start(facts: RejoinFacts, primary: PrimaryFacts, wish: RejoinWish, divergen
 def _obstacle(facts: RejoinFacts, primary: PrimaryFacts, divergence: Divergence) -> Refused | None:
     """Why pg_rewind cannot work."""
     control = facts.control
-    assert control is not None
+    if control is None:
+        raise defect("control")
     archive = bool(divergence.restore_command)
     if divergence.problem is not None:
         problem = divergence.problem
@@ -338,7 +341,8 @@ def _slot(facts: RejoinFacts, primary: PrimaryFacts) -> list[Action]:
 
 
 def _evidence(facts: RejoinFacts, divergence: Divergence, *, recover: bool) -> list[Action]:
-    assert facts.control is not None
+    if facts.control is None:
+        raise defect("control")
     where = str(divergence.fork) if divergence.fork else "an unknown fork"
     why = f"the log goes on after {where}"
     actions = [Action("list_losses", "list the transactions that never replicated", why)]

@@ -12,7 +12,7 @@ import typing as t
 
 from .._clock import Clock, iso
 from .._command import CommandRunner, find_program
-from .._errors import HmsError
+from .._errors import HmsError, defect
 from .._files import read_bytes, remove_file
 from .._postgres import format_lsn, parse_lsn
 from .._tools.pg_controldata import SHUT_DOWN, ControlData
@@ -30,6 +30,7 @@ from .rejoin_model import Mark, PrimaryFacts, RejoinFacts
 
 REWIND_TIMEOUT = 6 * 3600.0
 RECOVERY_TIMEOUT = 6 * 3600.0
+READING_TIMEOUT = 6 * 3600.0
 _ATTEMPTS = 3
 _PAUSE = 2.0
 
@@ -68,14 +69,16 @@ class RewindJob:
     def list_losses(self, found: RejoinFacts) -> str:
         """Read the log behind the fork. From here on nobody else may start the server."""
         self._bar_starting(found)
-        assert found.control is not None
-        assert found.divergence is not None
+        if found.control is None:
+            raise defect("control")
+        if found.divergence is None:
+            raise defect("divergence")
         fork = found.divergence.fork
         if fork is None:  # the history is gone; nothing can be said, and the plan allows only a new copy
             self.losses = {"known": False, "transactions": [], "basis": "no fork could be found"}
             return "unknown: " + (found.divergence.problem.message if found.divergence.problem else "no fork")
         try:
-            self._gathered = dossier.gather(self._inspector.wal(found.control), fork)
+            self._gathered = dossier.gather(self._inspector.wal(found.control), fork, timeout=READING_TIMEOUT)
         except HmsError as error:
             if found.divergence.problem is None:
                 raise
@@ -86,7 +89,8 @@ class RewindJob:
         return f"{losses.count} transactions in {losses.bytes} bytes of log behind {fork}"
 
     def _names(self, found: RejoinFacts) -> RelationNames:
-        assert found.primary is not None
+        if found.primary is None:
+            raise defect("primary")
         primary = found.primary.name
         names: RelationNames = NamesFromServer(
             lambda dbname: self._inspector.monitor(primary, dbname), main_database=self._host.database
@@ -113,8 +117,10 @@ class RewindJob:
 
     def keep(self, found: RejoinFacts) -> str:
         """Copy log, control file and settings; the dossier is written last and makes the folder complete."""
-        assert found.control is not None
-        assert found.divergence is not None
+        if found.control is None:
+            raise defect("control")
+        if found.divergence is None:
+            raise defect("divergence")
         self._recovered = self._recovered or found.control.state == SHUT_DOWN
         if self._gathered is not None:
             self.losses = dossier.conclude(self._gathered, self._names(found)).as_record()
@@ -148,8 +154,10 @@ class RewindJob:
 
     def rewind(self, found: RejoinFacts, primary: PrimaryFacts) -> str:
         """The first attempt."""
-        assert found.divergence is not None
-        assert found.divergence.fork is not None
+        if found.divergence is None:
+            raise defect("divergence")
+        if found.divergence.fork is None:
+            raise defect("fork")
         fork = found.divergence.fork
         mark = Mark(
             operation=self._operation,
@@ -164,7 +172,8 @@ class RewindJob:
 
     def resume(self, found: RejoinFacts, primary: PrimaryFacts) -> str:
         """Another attempt: pg_rewind may have taken the log it needs away, so that is put back first."""
-        assert found.mark is not None
+        if found.mark is None:
+            raise defect("mark")
         mark = dataclasses.replace(found.mark, attempts=found.mark.attempts + 1, failure="")
         self.adopt(mark)
         self._bar_starting(found)
@@ -172,9 +181,7 @@ class RewindJob:
         user = self._host.instance.os_user
         for below in (dossier_keep.WAL, dossier_keep.CONTROL):
             dossier_keep.put_back(mark.folder, self._data, os_user=user, below=below)
-        restore = self._single().setting(
-            self._data, config_file=config_file(self._host), name="restore_command"
-        )
+        restore = self._single().setting(self._data, config_file=config_file(self._host), name="restore_command")
         return self._run(mark, primary, archive=bool(restore))
 
     def adopt(self, mark: Mark) -> None:
@@ -197,9 +204,7 @@ class RewindJob:
     def _run(self, mark: Mark, primary: PrimaryFacts, *, archive: bool) -> str:
         instance = self._host.instance
         tool = PgRewind(self._runner, bin_directory=instance.bin_directory, os_user=instance.os_user)
-        source = self._host.replication.params(
-            self._host.peer(primary.name), dbname=REPLICATION_DATABASE, timeout=10
-        )
+        source = self._host.replication.params(self._host.peer(primary.name), dbname=REPLICATION_DATABASE, timeout=10)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 result = tool.rewind(

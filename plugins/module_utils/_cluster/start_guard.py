@@ -132,9 +132,7 @@ def look_at_own(host: DatabaseHost, *, runner: CommandRunner) -> Own:
     if not own.exists or own.standby:
         return own
     control = PgControldata(runner, bin_directory=host.instance.bin_directory).read(data)
-    return dataclasses.replace(
-        own, system_identifier=control.system_identifier, timeline=own_timeline(data, control)
-    )
+    return dataclasses.replace(own, system_identifier=control.system_identifier, timeline=own_timeline(data, control))
 
 
 Ask = t.Callable[[DatabaseHost], t.Sequence[Answer]]

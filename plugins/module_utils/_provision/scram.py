@@ -76,10 +76,10 @@ def _text(data: bytes) -> str:
 
 def parse(stored: str) -> Verifier | None:
     """The parts of a stored verifier; None for anything else, an MD5 hash for instance."""
-    kind, _, rest = stored.partition("$")
-    head, _, keys = rest.partition("$")
-    iterations, _, salt = head.partition(":")
-    stored_key, _, server_key = keys.partition(":")
+    kind, _dollar, rest = stored.partition("$")
+    head, _dollar, keys = rest.partition("$")
+    iterations, _colon, salt = head.partition(":")
+    stored_key, _colon, server_key = keys.partition(":")
     if kind != "SCRAM-SHA-256" or not iterations.isdigit():
         return None
     try:

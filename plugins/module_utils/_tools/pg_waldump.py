@@ -19,7 +19,7 @@ import threading
 import typing as t
 
 from .._command import clean_environment, find_program, identity
-from .._errors import DeadlinePassed, HmsError, ToolFailed
+from .._errors import DeadlinePassed, HmsError, ToolFailed, defect
 from .._postgres import format_lsn, parse_lsn
 
 PAGE_SIZE = 8192
@@ -155,11 +155,13 @@ class ProgramLines:
         self._process.kill()
 
     def __iter__(self) -> t.Iterator[bytes]:
-        assert self._process.stdout is not None  # it was asked for
+        if self._process.stdout is None:
+            raise defect("stdout")
         return iter(self._process.stdout)
 
     def finish(self) -> tuple[int, str]:
-        assert self._process.stdout is not None
+        if self._process.stdout is None:
+            raise defect("stdout")
         self._process.stdout.close()  # a program that still writes ends by SIGPIPE
         try:
             rc = self._process.wait()
@@ -189,7 +191,8 @@ class Reading:
     @property
     def end(self) -> WalEnd:
         """How it ended; known once the iteration is over."""
-        assert self._end is not None, "read the records first"
+        if self._end is None:
+            raise defect("end")
         return self._end
 
     def __iter__(self) -> t.Iterator[WalRecord]:

@@ -84,7 +84,7 @@ class PsycopgClient:
         self._notices: list[str] = []
         self._errors = psycopg.Error
         try:
-            self._connection = psycopg.connect(**endpoint.libpq(), autocommit=True, prepare_threshold=None)  # type: ignore[arg-type]  # keywords come from a dict of strings
+            self._connection = psycopg.connect(endpoint.conninfo(), autocommit=True, prepare_threshold=None)
         except psycopg.Error as error:
             raise ClientError(_describe(error)) from error
         self._connection.add_notice_handler(self._notice)

@@ -67,30 +67,30 @@ def _bar(record: Record, step: Step, scale: Scale) -> _Bar:
     if step.unfinished:
         text += " (no end)"
     width = text_width(text, _TYPE)
-    bar = _Bar(step=step, start=start, end=end, low=start, high=end, text=text, side="inside")
+    mark = _Bar(step=step, start=start, end=end, low=start, high=end, text=text, side="inside")
     if width + 10 <= end - start:
-        return bar
+        return mark
     if step.phase == CRITICAL and step.result == "ok":
-        bar.text = ""
+        mark.text = ""
     elif end + width + 6 <= WIDTH:
-        bar.side, bar.high = "right", end + width + 8
+        mark.side, mark.high = "right", end + width + 8
     elif start - width - 6 >= _GUTTER:
-        bar.side, bar.low = "left", start - width - 8
+        mark.side, mark.low = "left", start - width - 8
     else:
-        bar.text = shorten(text, end - start - 8, _TYPE) if end - start > 60 else ""
-    return bar
+        mark.text = shorten(text, end - start - 8, _TYPE) if end - start > 60 else ""
+    return mark
 
 
 def _pack(bars: list[_Bar]) -> list[list[_Bar]]:
-    """Rows without overlaps, each bar in the first row that has room for it."""
+    """Rows without overlaps, each mark in the first row that has room for it."""
     rows: list[list[_Bar]] = []
-    for bar in sorted(bars, key=lambda found: found.start):
+    for mark in sorted(bars, key=lambda found: found.start):
         for row in rows:
-            if all(bar.low >= other.high + 2 or bar.high <= other.low - 2 for other in row):
-                row.append(bar)
+            if all(mark.low >= other.high + 2 or mark.high <= other.low - 2 for other in row):
+                row.append(mark)
                 break
         else:
-            rows.append([bar])
+            rows.append([mark])
     return rows
 
 
@@ -100,23 +100,23 @@ def _draw_lanes(lanes: list[tuple[str, list[list[_Bar]]]]) -> Html:
     for host, rows in lanes:
         shapes.append(label(0, y + 16, shorten(host or "(no host)", _GUTTER - 8, 13), "lane"))
         for row in rows:
-            shapes += [_draw_bar(bar, y + 3) for bar in row]
+            shapes += [_draw_bar(mark, y + 3) for mark in row]
             y += _ROW
         y += 10
         shapes.append(line(0, y - 3, WIDTH - _RIGHT, y - 3, "lane-rule"))
     return join(shapes)
 
 
-def _draw_bar(bar: _Bar, y: float) -> Html:
-    step = bar.step
-    shape = box(bar.start, y, bar.end - bar.start, _BAR, bar_class(step), radius=2, title=step_words(step))
-    if not bar.text:
+def _draw_bar(mark: _Bar, y: float) -> Html:
+    step = mark.step
+    shape = box(mark.start, y, mark.end - mark.start, _BAR, bar_class(step), radius=2, title=step_words(step))
+    if not mark.text:
         return shape
-    if bar.side == "inside":
-        return join([shape, label(bar.start + 6, y + 11.5, bar.text, "on-bar" if is_filled(step) else "beside")])
-    if bar.side == "right":
-        return join([shape, label(bar.end + 5, y + 11.5, bar.text, "beside")])
-    return join([shape, label(bar.start - 5, y + 11.5, bar.text, "beside", "end")])
+    if mark.side == "inside":
+        return join([shape, label(mark.start + 6, y + 11.5, mark.text, "on-bar" if is_filled(step) else "beside")])
+    if mark.side == "right":
+        return join([shape, label(mark.end + 5, y + 11.5, mark.text, "beside")])
+    return join([shape, label(mark.start - 5, y + 11.5, mark.text, "beside", "end")])
 
 
 def is_filled(step: Step) -> bool:
@@ -125,7 +125,7 @@ def is_filled(step: Step) -> bool:
 
 
 def bar_class(step: Step) -> str:
-    """The looks of a step's bar: by phase, and by how it ended."""
+    """The looks of a step's mark: by phase, and by how it ended."""
     if step.unfinished:
         return "bar bar-open"
     if step.result in ("failed", "skipped"):

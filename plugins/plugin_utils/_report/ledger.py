@@ -107,7 +107,11 @@ def about(record: Record, digest: str) -> Html:
     return el(
         "section",
         el("h2", "About this record"),
-        el("p", "Everything on this page was taken from the operation’s record, nothing from memory.", class_="muted"),
+        el(
+            "p",
+            "Everything on this page was taken from the operation\u2019s record, nothing from memory.",
+            class_="muted",
+        ),
         el("dl", *rows, class_="facts"),
     )
 

@@ -35,14 +35,14 @@ def join(children: t.Iterable[Child], separator: str = "") -> Html:
     return Html(separator.join(escape(child) for child in children if child is not None))
 
 
-def el(name: str, /, *children: Child, **attributes: Attribute) -> Html:
+def el(tag: str, /, *children: Child, **attributes: Attribute) -> Html:
     """An element. `class_` is written class, `stroke_width` stroke-width; None and False leave an attribute out."""
-    head = name + "".join(_attribute(key, value) for key, value in attributes.items())
-    if name in _VOID:
+    head = tag + "".join(_attribute(key, value) for key, value in attributes.items())
+    if tag in _VOID:
         return Html(f"<{head}>")
-    if name in _SHAPES and not children:
+    if tag in _SHAPES and not children:
         return Html(f"<{head}/>")
-    return Html(f"<{head}>{join(children)}</{name}>")
+    return Html(f"<{head}>{join(children)}</{tag}>")
 
 
 def _attribute(key: str, value: Attribute) -> str:

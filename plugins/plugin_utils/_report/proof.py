@@ -28,7 +28,9 @@ def fence(record: Record) -> Html | None:
         told, tone = f"Not proven: {failing} of {count(len(found.proofs), 'claim')} without proof.{method}", "bad"
     else:
         told, tone = f"{count(len(found.proofs), 'claim')}, each with what was seen.{method}", "muted"
-    title = f"Proof that {host} can’t take writes" if found.proven else f"No proof that {host} can’t take writes"
+    title = (
+        f"Proof that {host} can\u2019t take writes" if found.proven else f"No proof that {host} can\u2019t take writes"
+    )
     claims = el("ul", *[_claim(proof) for proof in found.proofs], class_="proofs") if found.proofs else None
     return el("section", el("h2", title), el("p", told, class_=tone), claims)
 
@@ -50,7 +52,7 @@ def _no_fence(record: Record) -> Html | None:
     if record.operation != "failover" or record.outcome.status in ("refused", "nothing_to_do"):
         return None
     words = (
-        "This record says nothing about a fence. If the run finished an earlier one, that one’s record holds it; "
+        "This record says nothing about a fence. If the run finished an earlier one, that one\u2019s record holds it; "
         "otherwise make sure that the old primary is stopped or cut off."
     )
     return el("section", el("h2", "Fence"), el("p", words, class_="warn"))
@@ -105,7 +107,7 @@ def prediction(record: Record) -> Html | None:
     """What was expected beside what came."""
     plan = record.plan
     rows = [
-        _row("Writers’ stall", _seconds(plan.stall_seconds), _seconds(record.stall_seconds)),
+        _row("Writers\u2019 stall", _seconds(plan.stall_seconds), _seconds(record.stall_seconds)),
         _row("Transactions lost", _whole(plan.lost_transactions), _whole(record.lost)),
     ]
     shown = [row for row in rows if row is not None]

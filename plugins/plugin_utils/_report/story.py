@@ -103,7 +103,7 @@ def _source_legend(clients: Clients) -> Html | None:
     elif len(sources) > 4:
         entries = [el("li", _stroke("curve curve-0"), f"through {len(sources)} bouncers together")]
     if clients.stall:
-        entries.append(el("li", _swatch("stall-band"), "writers’ stall"))
+        entries.append(el("li", _swatch("stall-band"), "writers\u2019 stall"))
     return el("ul", *entries, class_="legend") if entries else None
 
 

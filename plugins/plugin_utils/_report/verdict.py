@@ -257,7 +257,7 @@ def _stopped_at(record: Record) -> list[str]:
         return ["No step was begun."]
     where = f" on {step.host}" if step.host else ""
     how = {"failed": "It failed at", "ok": "The last step recorded is"}.get(step.result, "It stopped at")
-    return [f"{how} “{step.title}”{where}."]
+    return [f"{how} \u201c{step.title}\u201d{where}."]
 
 
 def _refused(record: Record) -> Verdict:
@@ -267,7 +267,7 @@ def _refused(record: Record) -> Verdict:
 
 
 def _unknown_status(record: Record) -> Verdict:
-    told = f"The record calls the outcome of this {operation_name(record)} “{record.outcome.status}”."
+    told = f"The record calls the outcome of this {operation_name(record)} \u201c{record.outcome.status}\u201d."
     return Verdict(tone="warn", label="Outcome not understood", sentences=(told,))
 
 

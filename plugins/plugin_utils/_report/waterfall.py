@@ -78,7 +78,7 @@ def _stall(record: Record, scale: Scale) -> Html | None:
     if found is None or found.ended <= scale.low or found.started >= scale.high:
         return None
     start, end = scale(found.started), scale(found.ended)
-    text = f"Writers’ stall, {seconds(found.length)}"
+    text = f"Writers\u2019 stall, {seconds(found.length)}"
     y = 46.0
     return join(
         [

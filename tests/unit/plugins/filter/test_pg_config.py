@@ -28,6 +28,8 @@ def test_values_and_rules() -> None:
 def test_errors_are_ansibles() -> None:
     with pytest.raises(AnsibleFilterError, match="Next: Give at least 256 MB"):
         pg_tuned({}, memory_mb=1, cores=1, max_connections=1)
+    with pytest.raises(AnsibleFilterError, match="whole numbers"):
+        pg_tuned({}, memory_mb="much", cores=1, max_connections=1)
     with pytest.raises(AnsibleFilterError, match="on one line"):
         pg_setting("a\nb")
     with pytest.raises(AnsibleFilterError, match="nobody could log in"):

@@ -112,7 +112,7 @@ def test_what_changes_data(rmgr: str, description: str) -> None:
 
 
 def test_a_logical_message_counts_and_its_content_is_not_kept() -> None:
-    text = "transactional, prefix \"outbox\"; payload (9 bytes): rel 1663/5/20000"
+    text = 'transactional, prefix "outbox"; payload (9 bytes): rel 1663/5/20000'
     found = log().fork().write("LogicalMessage", 701, text).commit(701)
     assert found.lost == {701: ()}
 

@@ -69,7 +69,7 @@ def test_keep_and_put_back(data: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (wal / "000000010000000000000002").unlink()
     (wal / "000000010000000000000003").write_bytes(b"the source's")
     (data / "server.key").write_text("the source's")
-    before = lambda name: name == "000000010000000000000002"  # noqa: E731  a predicate of one line
+    before = "000000010000000000000002".__eq__
     assert dossier_keep.put_back(target, str(data), os_user=ME, below="pg_wal", only_missing=before) == [
         "000000010000000000000002"
     ]

@@ -152,7 +152,7 @@ def test_another_folder_is_never_removed(world: World, folder: str) -> None:
         (["pgbouncer", "-d", "/etc/pgbouncer/pgbouncer.ini"], False),
         (["pgbouncer", "-d", "/var/lib/hms-postgres-demo-2/1.ini"], False),
         (["vi", "/var/lib/hms-postgres-demo/demo.json"], False),
-        (["python3", "-m", "module_utils._workload", "/var/lib/hms-postgres-demo/writers"], False),
+        (["python3", "-m", "module_utils._workload.program", "/var/lib/hms-postgres-demo/writers"], False),
         (["python3", "-c", "print(1)", "/var/lib/hms-postgres-demo/db1/etc"], False),
         (["pgbouncer"], False),
     ],

@@ -148,8 +148,8 @@ def test_slow_writes_have_an_axis_in_seconds_and_fast_ones_in_milliseconds() -> 
 
 def test_every_step_that_was_begun_is_drawn() -> None:
     found = record("failover_done")
-    bars = [bar for bar in Page(gantt.overview(found) or "").all("rect", "bar") if bar.text[:1].isdigit()]
-    assert [bar.text.split(".")[0] for bar in sorted(bars, key=lambda bar: int(bar.text.split(".")[0]))] == [
+    bars = [mark for mark in Page(gantt.overview(found) or "").all("rect", "bar") if mark.text[:1].isdigit()]
+    assert [mark.text.split(".")[0] for mark in sorted(bars, key=lambda mark: int(mark.text.split(".")[0]))] == [
         str(step.number) for step in found.steps
     ]
 
@@ -160,7 +160,7 @@ def test_bars_and_labels_of_a_host_do_not_overlap() -> None:
     for host in {step.host for step in found.steps}:
         bars = [gantt._bar(found, step, scale) for step in found.steps if step.host == host]
         for row in gantt._pack(bars):
-            ordered = sorted(row, key=lambda bar: bar.low)
+            ordered = sorted(row, key=lambda mark: mark.low)
             assert all(left.high <= right.low for left, right in zip(ordered, ordered[1:], strict=False))
         assert sum(map(len, gantt._pack(bars))) == len(bars)
 
@@ -198,10 +198,10 @@ def test_steps_that_did_not_end_well_look_different() -> None:
 def test_the_zoomed_drawing_shows_the_critical_section_alone() -> None:
     found = record("failover_done")
     drawn = Page(waterfall.critical_section(found) or "")
-    begun = [bar.text.split(".")[0] for bar in drawn.all("rect", "bar")]
+    begun = [mark.text.split(".")[0] for mark in drawn.all("rect", "bar")]
     assert begun == [str(step.number) for step in found.steps if step.phase == "critical"]
     assert "Critical section 0.24 s" in drawn.one("text", "critical-name").text
-    assert "Writers’ stall, 1.42 s" in drawn.one("text", "stall-name").text
+    assert "Writers\u2019 stall, 1.42 s" in drawn.one("text", "stall-name").text
 
 
 def test_steps_of_other_phases_that_reach_into_the_critical_section_are_shown_there() -> None:

@@ -108,7 +108,7 @@ def test_numbers_are_those_of_the_record() -> None:
             assert member["lsn"] in cells
     assert [row.text for row in found.section("Predicted against actual").all("tr")] == [
         "PredictedActual",
-        "Writers’ stall1.60 s1.42 s",
+        "Writers\u2019 stall1.60 s1.42 s",
         "Transactions lost00",
     ]
 
@@ -119,12 +119,12 @@ def test_objectives_are_met_or_missed_in_words() -> None:
     assert "✕ missed, objective 1 h" in missed.one("dl", "figures").text
     assert "✕ missed, objective 0 s" in missed.one("dl", "figures").text
     assert "no objective set" in page(F, objectives=None, outcome__rto_met=None).one("dl", "figures").text
-    widths = [bar.attributes["style"] for bar in missed.one("dl", "figures").all("i")]
+    widths = [mark.attributes["style"] for mark in missed.one("dl", "figures").all("i")]
     assert widths == ["width:100.00%", "width:100.00%"]
 
 
 def test_the_fence_shows_claims_and_evidence() -> None:
-    section = page(F).section("Proof that db1 can’t take writes")
+    section = page(F).section("Proof that db1 can\u2019t take writes")
     proofs = samples.load(F)["fence"]["proofs"]
     assert "4 claims" in section.text
     for entry, proof in zip(section.all("li"), proofs, strict=True):
@@ -132,20 +132,20 @@ def test_the_fence_shows_claims_and_evidence() -> None:
         assert proof["evidence"] in entry.text
         assert entry.text.startswith("✓")
         assert "03:12:15 UTC" in entry.text
-    timed = page(S).section("Proof that db1 can’t take writes").all("li")
+    timed = page(S).section("Proof that db1 can\u2019t take writes").all("li")
     assert "+1.931 s" in timed[0].text
     assert "teatime" in page(F, fence__proofs=[{"claim": "x", "at": "teatime"}]).source
 
 
 def test_a_claim_that_does_not_hold_is_never_shown_as_a_proof() -> None:
     found = page("failover_unproven")
-    assert "Proof that db1 can’t take writes" not in found.titles()
-    section = found.section("No proof that db1 can’t take writes")
+    assert "Proof that db1 can\u2019t take writes" not in found.titles()
+    section = found.section("No proof that db1 can\u2019t take writes")
     assert "Not proven: 1 of 1 claim without proof. Method: none." in section.text
     assert section.all("li")[0].text.startswith("✕db1 is down or cut off (not proven)")
     assert "does not prove that db1 is cut off" in found.one("h1").text
     some = page(F, fence__proofs=[{"claim": "a", "holds": True}, {"claim": "b", "holds": False}])
-    signs = [entry.text[0] for entry in some.section("No proof that db1 can’t take writes").all("li")]
+    signs = [entry.text[0] for entry in some.section("No proof that db1 can\u2019t take writes").all("li")]
     assert signs == ["✓", "✕"]
 
 
@@ -183,11 +183,13 @@ def test_much_evidence_is_cut_short() -> None:
 
 def test_a_missing_proof_is_said() -> None:
     none = page(F, fence={"method": "stop"})
-    assert "no proof that db1 was cut off. Method: stop." in none.section("No proof that db1 can’t take writes").text
+    assert (
+        "no proof that db1 was cut off. Method: stop." in none.section("No proof that db1 can\u2019t take writes").text
+    )
     assert "says nothing about a fence" in page(F, fence=None).section("Fence").text
     assert "Fence" not in page(S, fence=None).titles()
     assert "Fence" not in page(R).titles()
-    bare = page(F, fence={"proofs": [{}]}).section("Proof that db1 can’t take writes")
+    bare = page(F, fence={"proofs": [{}]}).section("Proof that db1 can\u2019t take writes")
     assert "(no claim)no evidence recorded" in bare.text
 
 
@@ -197,7 +199,7 @@ def test_losses_are_listed() -> None:
     assert [row.all("td")[0].text for row in rows] == ["48211", "48212", "48214"]
     assert rows[0].text.endswith("public.appointments, public.audit_entries")
     assert "22 November 2026, 03:12:07.398 UTC" in rows[0].text
-    assert "How that is known: commit records in db1’s WAL" in section.text
+    assert "How that is known: commit records in db1\u2019s WAL" in section.text
     assert "11.0 KiB" in section.text
 
 
@@ -270,7 +272,7 @@ def test_where_the_record_came_from() -> None:
     assert found.fact("About this record", "Objectives") == "RTO 1 h, RPO 5 min"
     assert "postgresql on db2 15.18" in found.fact("About this record", "Versions")
     assert "confirm: hospital" in found.fact("About this record", "Parameters")
-    assert "last commit in the old primary’s WAL" in found.fact("About this record", "Outage began")
+    assert "last commit in the old primary\u2019s WAL" in found.fact("About this record", "Outage began")
 
 
 def test_the_digest_is_that_of_the_file_on_disk() -> None:
@@ -352,7 +354,7 @@ def test_the_legend_names_the_bouncers_while_they_are_few() -> None:
     def legend(found: Page) -> list[str]:
         return [entry.text for entry in found.section("What writers felt").all("ul", "legend")[0].all("li")]
 
-    assert legend(page(F)) == ["through bouncer1", "through bouncer2", "writers’ stall"]
+    assert legend(page(F)) == ["through bouncer1", "through bouncer2", "writers\u2019 stall"]
     five = [[0.1 * number, 0.01, "ok", f"b{number}"] for number in range(5)]
-    assert legend(page(F, clients__samples=five)) == ["through 5 bouncers together", "writers’ stall"]
+    assert legend(page(F, clients__samples=five)) == ["through 5 bouncers together", "writers\u2019 stall"]
     assert page(X).section("What writers felt").all("ul", "legend") == []

@@ -109,7 +109,7 @@ def test_one_screen() -> None:
     assert max(map(len, text.split("\n"))) <= 100
     assert len(text.split("\n")) <= 40
     assert text.startswith("hospital (demo)  ")
-    assert text.split("\n")[0].endswith("22 November 2026, 15:45:00.123 UTC")
+    assert text.split("\n", maxsplit=1)[0].endswith("22 November 2026, 15:45:00.123 UTC")
     assert text.split("\n")[2] == "2 problems, 1 critical. Primary: db2. 1 host unreachable."
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""``python3 -m module_utils._workload``, with the folder plugins/ on PYTHONPATH."""
+"""``python3 -m module_utils._workload.program``, with the folder plugins/ on PYTHONPATH."""
 
 from __future__ import annotations
 
