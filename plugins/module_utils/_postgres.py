@@ -62,6 +62,7 @@ class ConnectionParams:
             "connect_timeout": str(self.connect_timeout),
         }
         if self.startup_options:
+            pairs["client_encoding"] = "UTF8"  # a database in SQL_ASCII would answer in bytes
             pairs["options"] = (
                 f"-c statement_timeout={int(self.statement_timeout * 1000)}"
                 f" -c lock_timeout={int(self.lock_timeout * 1000)}"
@@ -74,7 +75,12 @@ class ConnectionParams:
 
     def environment(self) -> dict[str, str]:
         """The same as environment variables for libpq programs."""
-        names = {"dbname": "PGDATABASE", "application_name": "PGAPPNAME", "connect_timeout": "PGCONNECT_TIMEOUT"}
+        names = {
+            "dbname": "PGDATABASE",
+            "application_name": "PGAPPNAME",
+            "connect_timeout": "PGCONNECT_TIMEOUT",
+            "client_encoding": "PGCLIENTENCODING",
+        }
         return {names.get(key, "PG" + key.upper()): value for key, value in self.libpq().items()}
 
     def where(self) -> str:

@@ -136,6 +136,9 @@ class Database(Host):
     def setting(self, name: str) -> str:
         return self.sql(f"SELECT current_setting('{name}', true)")
 
+    def auto_conf(self) -> list[str]:
+        return (self.data / "postgresql.auto.conf").read_text().splitlines()
+
     def fingerprint(self) -> dict[str, str]:
         """What a refused operation must leave as it was."""
         names = "name NOT IN ('in_hot_standby', 'transaction_read_only')"
@@ -145,7 +148,7 @@ class Database(Host):
         return {
             "settings": "" if down else self.ask(settings),
             "slots": "" if down else self.ask(slots),
-            "auto.conf": "\n".join(sorted((self.data / "postgresql.auto.conf").read_text().splitlines())),
+            "auto.conf": "\n".join(sorted(line for line in self.auto_conf() if not line.startswith("#"))),
             "state": self.control("Database cluster state"),
             "timeline": self.control("Latest checkpoint's TimeLineID"),
             "checkpoint": self.control("Latest checkpoint location") if down else "",

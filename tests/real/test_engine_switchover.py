@@ -10,6 +10,7 @@ member leads, nothing acknowledged is lost, and running it again ends it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -198,7 +199,7 @@ def test_a_login_path_that_is_broken_is_found_before_anything_is_touched(site: E
         new.ask("SELECT pg_reload_conf()")
         with pytest.raises(Refused) as caught:
             site.run("switchover", new.name)
-        assert f"From bouncer1 there is no login to {new.name}: process 1 got in nowhere" in caught.value.message
+        assert f"From bouncer1 there is no login to {new.name}: " in caught.value.message
         assert caught.value.reason == "login_path"
     finally:
         hba.write_text(text)
@@ -325,7 +326,8 @@ def test_a_line_that_falls_silent_leaves_nobody_waiting(
             writer.goes_on()
     finally:
         for path in relays.values():
-            os.kill(int(path.read_text()), signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(path.read_text()), signal.SIGCONT)
     child.end()
     until(site.whole, "one member leads and nobody is held", seconds=15.0)
     site.run("switchover", new.name)

@@ -109,7 +109,7 @@ def stop_hard(host: DatabaseHost, service: InstanceService, clock: Clock) -> dic
 def proofs(host: DatabaseHost, runner: CommandRunner, clock: Clock) -> list[dict[str, t.Any]]:
     """What shows that the instance is down and stays so."""
     data = host.instance.data_directory
-    left = processes_in(data)
+    left = [*processes_in(data), *unknown_servers()]
     at = iso(clock.now())
     signalled = os.path.exists(standby_signal_path(host))
     evidence = "standby.signal stands in its data directory and start.conf says disabled"

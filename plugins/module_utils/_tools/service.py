@@ -39,6 +39,39 @@ def frozen(pid: int) -> bool:
     return process_state(pid) in ("T", "t")
 
 
+SERVER_PROGRAMS = ("postgres", "postmaster")
+
+
+def program_of(pid: int) -> str:
+    """The program's name, or '' when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8") as source:
+            return source.read().strip()
+    except OSError:
+        return ""
+
+
+def working_directory_of(pid: int) -> str | None:
+    """Where a process works, or None when even root may not know (a container without the right to trace)."""
+    try:
+        return os.readlink(f"/proc/{pid}/cwd")
+    except PermissionError:
+        return None
+
+
+def unknown_servers() -> list[int]:
+    """PostgreSQL processes of which it can't be known in which data directory they work: no proof goes past them."""
+    pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+    return [pid for pid in pids if program_of(pid) in SERVER_PROGRAMS and _hidden(pid) and alive(pid)]
+
+
+def _hidden(pid: int) -> bool:
+    try:
+        return working_directory_of(pid) is None
+    except OSError:
+        return False
+
+
 def postmaster_pid(data_directory: str) -> int | None:
     """The postmaster of a data directory, if it lives.
 
@@ -47,9 +80,11 @@ def postmaster_pid(data_directory: str) -> int | None:
     try:
         with open(os.path.join(data_directory, "postmaster.pid"), encoding="utf-8") as source:
             pid = int(source.readline())
-        working_directory = os.readlink(f"/proc/{pid}/cwd")
+        working_directory = working_directory_of(pid)
     except (FileNotFoundError, ValueError, ProcessLookupError, NotADirectoryError, PermissionError):
         return None
+    if working_directory is None:  # it can't be looked at: a server of somebody's, so better taken for this one
+        return pid if program_of(pid) in SERVER_PROGRAMS and alive(pid) else None
     if os.path.realpath(working_directory) != os.path.realpath(data_directory):
         return None
     return pid if alive(pid) else None

@@ -25,6 +25,7 @@ PROMOTE_DEADLINE = 60.0
 PROBE_BEFORE = 0.4
 """Seconds of undisturbed writes that the probe shows before a planned change."""
 PROBE_AFTER = 0.6
+FOLLOW_DEADLINE = 30.0
 MARGIN = 3.0
 """Seconds an answer may take longer than the deadline given to the agent."""
 SILENCE = 7.0
@@ -190,7 +191,7 @@ def lead_siblings(plan: Plan) -> Requests:
 def _write_answers(operation: Operation, identifier: str, posted: t.Sequence[Pending], *, title: str) -> None:
     """Collect what was posted in the critical section; a host that failed is told by status, not by an abort."""
     started = operation.elapsed()
-    for host, answer in operation.fleet.collect(posted, 125.0).items():
+    for host, answer in operation.fleet.collect(posted, FOLLOW_DEADLINE).items():
         operation.write_answer(identifier, answer, phase="finish", title=title, started=started, host=host)
 
 
