@@ -19,7 +19,7 @@ from .._command import CommandRunner
 from .._errors import HmsError
 from .._files import dump_json, read_bytes, read_json, remove_file, write_atomic
 from .._tools.pg_controldata import PgControldata
-from .._tools.service import InstanceService, frozen, postmaster_pid, processes_in
+from .._tools.service import InstanceService, frozen, postmaster_pid, processes_in, unknown_servers
 from .facts import FENCE_FILE
 from .member_config import DatabaseHost
 
