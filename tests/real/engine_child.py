@@ -5,8 +5,9 @@
 """A coordinator to which something happens at a chosen moment, so that tests see what is left.
 
 The moment is ``before:VERB`` or ``after:VERB`` (the first time that this verb is sent to any host) or
-``step:ID`` (when the first answer of that step is written down). What happens: it ends itself by SIGKILL; or the
-processes named by pid in ``kill`` files or by their last argument get SIGKILL; or those in ``stop`` files SIGSTOP.
+``step:ID`` (when the first answer of that step is written down). What happens: it ends itself by SIGKILL; or
+processes are ended (``kill``: their last argument, ``killall``: their folder), or stopped (``stop``: files that hold
+their pids), or a program is ``run``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import os
 import pathlib
 import signal
+import subprocess
 import sys
 import typing as t
 
@@ -37,10 +39,12 @@ def happen(accident: t.Mapping[str, t.Any]) -> None:
         return
     for path in accident.get("stop", []):
         os.kill(int(pathlib.Path(path).read_text()), signal.SIGSTOP)
-    for pid in with_last_argument(accident.get("kill", "")):
+    for pid in [*with_last_argument(accident.get("kill", "")), *working_in(accident.get("killall", ""))]:
         os.kill(pid, signal.SIGKILL)
+    if "run" in accident:
+        subprocess.run(accident["run"], check=True, timeout=60)
     mark.touch()
-    if "stop" not in accident and "kill" not in accident:
+    if not {"stop", "kill", "killall", "run"} & set(accident):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -51,6 +55,16 @@ def with_last_argument(word: str) -> list[int]:
         with contextlib.suppress(OSError):
             argv = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
             if argv[-2:-1] == [word.encode()] and b"python" in argv[0]:
+                found.append(int(entry.name))
+    return found
+
+
+def working_in(folder: str) -> list[int]:
+    """Processes whose working directory is `folder`."""
+    found = []
+    for entry in pathlib.Path("/proc").iterdir() if folder else ():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and os.readlink(entry / "cwd") == folder:
                 found.append(int(entry.name))
     return found
 

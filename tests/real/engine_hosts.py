@@ -112,9 +112,15 @@ class Database(Host):
 
     def start(self) -> None:
         """As an operator would, or a reboot. A killed postmaster is in the way until the machine has reaped it."""
-        until(lambda: not self.processes(), f"{self.name} has ended")
-        (self.data / "postmaster.pid").unlink(missing_ok=True)
+        self.reaped()
         self.instance.start()
+
+    def reaped(self) -> None:
+        """Wait until nothing is left of a killed server, not even in the process table."""
+        until(lambda: not self.processes(), f"{self.name} has ended")
+        with contextlib.suppress(FileNotFoundError, ValueError, IndexError):
+            pid = int((self.data / "postmaster.pid").read_text().split()[0])
+            until(lambda: not pathlib.Path(f"/proc/{pid}").exists(), f"{self.name} is reaped")
 
     def control(self, key: str) -> str:
         """A line of pg_controldata."""

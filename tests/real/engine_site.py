@@ -331,6 +331,15 @@ class EngineSite:
         self._writers.append(writer)
         return writer
 
+    @contextlib.contextmanager
+    def writing(self, source: str, bouncer: str = "bouncer1", *, rate: float = 100.0) -> t.Iterator[Writer]:
+        """A client that writes until the end of the block."""
+        writer = self.writer(source, bouncer, rate=rate)
+        try:
+            yield writer
+        finally:
+            writer.stop()
+
     def lines(self, **relays: pathlib.Path) -> tuple[LineSpec, ...]:
         """A line to each host; those named in `relays` go through a relay that leaves its pid in that file."""
         found = []

@@ -113,7 +113,7 @@ def test_killed_during_the_failover_and_run_again(inventory: pathlib.Path) -> No
     started = time.time()
     code, output = play(inventory, "demo.yml")
     assert code == 0, output
-    assert "the last demo was interrupted" in output
+    assert "the last demo did not come to a good end" in output
     assert "acknowledged, then LOST                             0                     0" in output
 
     records = [json.loads(path.read_text()) for path in sorted((FOLDER / "records").glob("*.json"))]

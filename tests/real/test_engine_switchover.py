@@ -46,10 +46,11 @@ def writers(site: EngineSite) -> list[Writer]:
 def whole_before_and_after(site: EngineSite, writers: list[Writer]) -> t.Iterator[None]:
     """Each test finds and leaves a site in order; what was acknowledged so far is there."""
     assert site.whole()
-    site.standbys_stream()
+    site.standbys_stream(2.0)
     yield
     site.agents_end()
     until(site.whole, "one member leads and nobody is held")
+    site.standbys_stream()
     for writer in writers:
         writer.goes_on()
         assert writer.missing(site.primary()) == set()

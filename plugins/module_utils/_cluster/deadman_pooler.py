@@ -13,7 +13,7 @@ from .._errors import HmsError
 if t.TYPE_CHECKING:  # pragma: no cover
     from .agent_pooler import PoolerHandler
 
-PATIENCE = 45.0
+PATIENCE = 20.0
 """Seconds for which held clients wait for a primary that proves itself; less than query_wait_timeout (60 s)."""
 
 RETRY = 0.3

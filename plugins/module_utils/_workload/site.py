@@ -60,8 +60,21 @@ class Site:
         return note if isinstance(note, dict) else None
 
     def remember(self, *, digest: str, finished: bool) -> None:
-        """Note what this demo builds from and how far it is."""
-        write_atomic(os.path.join(self.folder, STATE), dump_json({"digest": digest, "finished": finished}))
+        """Note what this demo builds from, how far it is, and who runs it."""
+        runner = playbook()
+        by = {"pid": runner.pid, "started": runner.started} if runner else None
+        write_atomic(os.path.join(self.folder, STATE), dump_json({"digest": digest, "finished": finished, "by": by}))
+
+    def check_alone(self) -> None:
+        """Refuse while another demo is under way: it would lose its site in the middle."""
+        by, own = (self.state() or {}).get("by"), playbook()
+        if by and process.alive(by["pid"], by["started"]) and not (own and own.pid == by["pid"]):
+            raise Refused(
+                f"Another demo is under way: process {by['pid']}.",
+                reason="demo_runs",
+                state="Nothing was touched.",
+                next_step="Wait for its end, or end it and run this again.",
+            )
 
 
 def instances(site: Site, runner: CommandRunner) -> list[ListedInstance]:
@@ -81,6 +94,16 @@ def arguments(pid: int) -> list[bytes]:
     except OSError:
         return []
     return [os.path.basename(words[0]), *words[1:]]
+
+
+def playbook() -> process.Process | None:
+    """The ansible-playbook by which this process was started, or None."""
+    found, one = None, process.look(os.getpid())
+    while one is not None and one.pid > 1:
+        if b"ansible-playbook" in (os.path.basename(word) for word in arguments(one.pid)[:2]):
+            found = one
+        one = process.look(one.parent)
+    return found
 
 
 def is_ours(site: Site, words: t.Sequence[bytes]) -> bool:
@@ -109,7 +132,7 @@ def problem(site: Site, runner: CommandRunner) -> str:
     """Why the site has to be removed and built anew; empty when it may stay, or when there is none."""
     found, state = instances(site, runner), site.state()
     if state is not None and not state.get("finished"):
-        return "the last demo was interrupted"
+        return "the last demo did not come to a good end"
     if not found:
         return "files of an earlier demo are left, but no instance" if os.path.isdir(site.folder) else ""
     if len(found) < len(site.instances):
@@ -160,6 +183,7 @@ def digest_of(paths: t.Iterable[str]) -> str:
 def prepare(site: Site, runner: CommandRunner, *, digest: str = "") -> dict[str, t.Any]:
     """End what an earlier demo left behind, remove a site that is not whole, and note that a demo is under way."""
     site.check()
+    site.check_alone()
     supervisor.stop(os.path.join(site.folder, WRITERS))
     reason = problem(site, runner)
     removed = clean(site, runner)["removed"] if reason else []
@@ -190,6 +214,7 @@ def finish(site: Site) -> None:
 def clean(site: Site, runner: CommandRunner) -> dict[str, t.Any]:
     """Remove all that the demo made; returns what was removed."""
     site.check()
+    site.check_alone()
     removed = []
     if supervisor.stop(os.path.join(site.folder, WRITERS)):
         removed.append("the writers")

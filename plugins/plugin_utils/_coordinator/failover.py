@@ -146,11 +146,14 @@ def _fence_by_command(operation: Operation, plan: Plan, request: Request) -> dic
 def _fence_by_receivers(operation: Operation, plan: Plan, facts: ClusterFacts) -> dict[str, t.Any]:
     """Under strict synchrony a primary without receivers acknowledges nothing: take all of them away."""
     wanted = [member.name for member in facts.members if member.name != plan.old_primary and member.may_be_primary]
-    missing = [name for name in wanted if not operation.fleet.reachable(name)]
+    # A receiver is known to be gone where one is detached next, or where no server runs that could have one.
+    detached = {plan.new_primary, *plan.siblings}
+    idle = {member.name for member in facts.members if member.reachable and not member.running}
+    missing = [name for name in wanted if name not in detached | idle or not operation.fleet.reachable(name)]
     if missing:
         raise Refused(
-            f"{plan.old_primary} can't be reached, and {', '.join(missing)} neither: together they might still "
-            "acknowledge writes.",
+            f"{plan.old_primary} can't be reached, and of {', '.join(missing)} it can't be shown that no WAL receiver "
+            "is left there: together they might still acknowledge writes.",
             reason="fence_failed",
             phase=CRITICAL,
             next_step="Power the old primary's host off and give that as fence_command.",

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import typing as t
 
@@ -14,6 +15,7 @@ import pytest
 from ansible_collections.hms.postgres.plugins.module_utils._command import CommandRunner
 from ansible_collections.hms.postgres.plugins.module_utils._errors import Refused
 from ansible_collections.hms.postgres.plugins.module_utils._tools.pg_cluster_tools import ListedInstance
+from ansible_collections.hms.postgres.plugins.module_utils._workload import process
 from ansible_collections.hms.postgres.plugins.module_utils._workload import site as demo
 
 NOBODY = t.cast("CommandRunner", None)
@@ -57,7 +59,7 @@ def world(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 def test_nothing_there_is_no_problem(world: World) -> None:
     assert demo.prepare(world.site, NOBODY, digest="a") == {"reason": "", "removed": [], "stands": False}
-    assert world.site.state() == {"digest": "a", "finished": False}
+    assert world.site.state() == {"digest": "a", "finished": False, "by": None}
     assert (world.root / "hms-postgres-demo").stat().st_mode & 0o777 == 0o755
 
 
@@ -88,9 +90,20 @@ def test_an_interrupted_demo_is_built_anew(world: World) -> None:
     finished(world)
     demo.prepare(world.site, NOBODY)
     again = demo.prepare(world.site, NOBODY)
-    assert again["reason"] == "the last demo was interrupted"
+    assert again["reason"] == "the last demo did not come to a good end"
     assert world.dropped == ["15/hmsdemo1 --stop", "15/hmsdemo2 --stop"]
     assert again["stands"] is False
+
+
+def test_a_demo_that_is_under_way_is_left_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = process.look(os.getpid())
+    monkeypatch.setattr(demo, "playbook", lambda: own)
+    demo.prepare(world.site, NOBODY)
+    assert demo.prepare(world.site, NOBODY)["removed"], "the same playbook may prepare again"
+    monkeypatch.setattr(demo, "playbook", lambda: None)
+    for step in (demo.prepare, demo.clean):
+        with pytest.raises(Refused, match=f"Another demo is under way: process {os.getpid()}"):
+            step(world.site, NOBODY)
 
 
 def test_the_digest_follows_the_code(tmp_path: pathlib.Path) -> None:

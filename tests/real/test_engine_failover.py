@@ -1,0 +1,327 @@
+# Copyright (c) 2026, the hms.postgres authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Failovers of a real asynchronous pair: the primary killed, frozen, out of reach, without its disk.
+
+What was acknowledged and never replicated is lost here, and must be listed, exactly.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import typing as t
+
+import pytest
+
+from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused
+from ansible_collections.hms.postgres.tests.real.engine_hosts import Database, seconds_until
+from ansible_collections.hms.postgres.tests.real.engine_site import EngineSite
+from ansible_collections.hms.postgres.tests.real.lab import Lab, process_alive, until
+
+
+@pytest.fixture(scope="module")
+def site(module_lab: Lab) -> t.Iterator[EngineSite]:
+    """Two database hosts and a bouncer host with two processes."""
+    made = EngineSite(module_lab, databases=2, bouncers=1)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(autouse=True)
+def whole_again(site: EngineSite) -> t.Iterator[None]:
+    """Each test finds a pair; what fell is copied anew from who leads after it."""
+    yield
+    site.agents_end()
+    primary = site.primary()
+    fallen = site.other(primary)
+    if not fallen.streams_from(primary):
+        site.clone(fallen, primary)
+    assert site.whole()
+
+
+def both(site: EngineSite) -> tuple[Database, Database]:
+    """Who leads and who follows now."""
+    primary = site.primary()
+    return primary, site.other(primary)
+
+
+def on_disk(record_path: str) -> dict[str, t.Any]:
+    found: dict[str, t.Any] = json.loads(pathlib.Path(record_path).read_text())
+    return found
+
+
+def test_the_primary_dies_and_its_standby_takes_over(site: EngineSite) -> None:
+    old, new = both(site)
+    with site.writing("dies") as writer:
+        old.kill()
+        report = site.run("failover")
+        writer.goes_on()
+    assert report.changed
+    assert site.primary() is new
+    record = on_disk(report.record_path)
+    assert record["outcome"]["status"] == "done"
+    assert record["fence"]["method"] == "stop"
+    assert all(proof["holds"] for proof in record["fence"]["proofs"])
+    assert record["critical_section"]["ended"] - record["critical_section"]["started"] < 3.0
+    lost = writer.missing(new)
+    assert record["losses"]["known"]
+    assert record["outcome"]["lost_transactions"] == record["losses"]["count"] >= len(lost)
+    assert not site.run("failover").changed
+    with pytest.raises(Refused, match="is alive and takes writes"):
+        site.run("failover", old.name)
+    # a reboot doesn't bring it back writable: start.conf says disabled, and standby.signal stands
+    assert (old.instance.config / "start.conf").read_text() == "disabled\n"
+    old.start()
+    assert old.role() == "standby"
+
+
+def test_a_frozen_primary_is_killed_at_once(site: EngineSite) -> None:
+    """Every process stopped: its port accepts, nothing answers, and no shutdown would be heard."""
+    old, new = both(site)
+    with site.writing("frozen") as writer:
+        victims = old.processes()
+        old.signal(signal.SIGSTOP)
+        report = site.run("failover", hold_seconds=0.5)
+        writer.goes_on()
+    assert site.primary() is new
+    assert not any(process_alive(pid) for pid in victims)
+    record = on_disk(report.record_path)
+    assert record["fence"]["stopped_by"].startswith("SIGKILL of")
+    section = record["critical_section"]
+    assert section["ended"] - section["started"] < 5.0
+    assert writer.missing(new) == set()
+
+
+def test_what_was_acknowledged_and_never_replicated_is_listed_exactly(site: EngineSite) -> None:
+    """The receiver stands still while clients write on; then the primary dies."""
+    old, new = both(site)
+    receiver = new.worker("walreceiver")
+    with site.writing("lag") as writer:
+        os.kill(receiver, signal.SIGSTOP)
+        until(lambda: not old.worker("walsender") or writer.count("ok") > 40, "work that the standby doesn't get")
+        writer.stop()
+    position = {row.split("|")[0]: row.split("|")[1] for row in old.sql("SELECT seq, xmin FROM ledger WHERE source = 'lag'").splitlines()}  # fmt: skip
+    old.kill()
+    os.kill(receiver, signal.SIGCONT)
+    report = site.run("failover")
+    assert site.primary() is new
+    losses = on_disk(report.record_path)["losses"]
+    missing = writer.missing(new)
+    assert missing, "nothing was lost, so that nothing was tested"
+    assert losses["known"]
+    assert {item["xid"] for item in losses["transactions"]} == {position[str(seq)] for seq in missing}
+    assert losses["count"] == len(missing)
+
+
+def test_a_primary_without_its_data_directory_is_fenced(site: EngineSite) -> None:
+    """The disk is gone. Nothing can be marked or read there, and nothing can start from it either."""
+    old, new = both(site)
+    old.kill()
+    aside = old.data.with_suffix(".aside")
+    old.data.rename(aside)
+    try:
+        report = site.run("failover")
+    finally:
+        aside.rename(old.data)
+    assert site.primary() is new
+    record = on_disk(report.record_path)
+    evidence = [proof["evidence"] for proof in record["fence"]["proofs"]]
+    assert f"there is no data directory at {old.data} to start from" in evidence
+    assert not record["losses"]["known"]
+
+
+def test_a_primary_with_a_broken_control_file_is_fenced(site: EngineSite) -> None:
+    old, new = both(site)
+    old.kill()
+    (old.data / "global" / "pg_control").write_bytes(b"\0" * 8192)
+    report = site.run("failover")
+    assert site.primary() is new
+    assert (old.data / "standby.signal").exists()
+    assert on_disk(report.record_path)["outcome"]["status"] == "done"
+
+
+def out_of_reach(site: EngineSite, host: str) -> t.Any:
+    """Lines where one host's connection fails, as ssh to a host without power."""
+    return tuple(
+        type(line)(line.host, ("/bin/sh", "-c", "echo 'ssh: connect to host: No route to host' >&2; exit 255"))
+        if line.host == host
+        else line
+        for line in site.lines()
+    )
+
+
+def test_a_primary_out_of_reach_blocks_until_there_is_a_proof(site: EngineSite, tmp_path: pathlib.Path) -> None:
+    old, new = both(site)
+    old.kill()
+    lines = out_of_reach(site, old.name)
+    with pytest.raises(Refused) as caught:
+        site.run("failover", lines=lines)
+    assert caught.value.reason == "no_fence_proof"
+    assert f"Nothing proves that {old.name} is down or cut off" in caught.value.message
+    with pytest.raises(Refused, match="ended with 7"):
+        site.run("failover", lines=lines, fence_command=("/bin/sh", "-c", "echo no such host; exit 7"))
+    assert site.paused() == []
+    assert new.role() == "standby"
+    proof = tmp_path / "power"
+    report = site.run("failover", lines=lines, fence_command=("/usr/bin/tee", str(proof)))
+    assert proof.exists()
+    assert site.primary() is new
+    assert on_disk(report.record_path)["fence"]["method"] == "command"
+    assert not on_disk(report.record_path)["losses"]["known"]
+
+
+def test_a_primary_out_of_reach_that_feeds_its_standby_lives(site: EngineSite) -> None:
+    old, new = both(site)
+    with pytest.raises(Refused) as caught:
+        site.run("failover", lines=out_of_reach(site, old.name), fence_command=("/bin/true",))
+    assert caught.value.reason == "primary_alive"
+    assert f"but {new.name} still receives WAL from it: it lives" in caught.value.message
+    assert site.primary() is old
+
+
+def test_a_host_that_swallows_everything_is_given_up_in_time(site: EngineSite) -> None:
+    """Nothing answers and nothing is read, as with ssh to a host that fell off the net: greeting ends on time."""
+    old, new = both(site)
+    lines = tuple(type(line)(line.host, ("/bin/sleep", "60")) if line.host == old.name else line for line in site.lines())
+    taken = seconds_until(
+        lambda: bool(site.run("failover", lines=lines, check_mode=True, greet_seconds=2.0).plan.blocked),
+        "the plan",
+        seconds=10.0,
+    )
+    assert taken < 8.0
+    assert site.primary() is old
+    assert new.role() == "standby"
+
+
+def test_one_that_rises_again_before_its_fence_is_left_alone(site: EngineSite) -> None:
+    """It was seen down, and something starts it while we prepare."""
+    old, _new = both(site)
+    old.kill()
+    child = site.child("failover", moment="before:hold", accident={"run": start_command(old)})
+    result = child.result()
+    assert result["reason"] == "primary_alive"
+    assert "was down and takes writes again" in result["message"]
+    assert site.primary() is old
+    assert site.whole()
+    site.standbys_stream()
+
+
+def start_command(database: Database) -> list[str]:
+    database.reaped()
+    return ["pg_ctlcluster", str(database.instance.version), database.instance.name, "start"]
+
+
+def test_a_failover_that_fails_after_the_fence_says_what_is_left(site: EngineSite) -> None:
+    """The candidate falls too: nobody leads, and the message doesn't call that the state before."""
+    old, new = both(site)
+    old.kill()
+    child = site.child("failover", moment="step:fence", accident={"killall": str(new.data)})
+    result = child.result()
+    assert f"{old.name} is fenced" in result["state"]
+    assert "Nobody takes writes" in result["state"]
+    assert site.paused() == []
+    site.agents_end()
+    new.start()
+    assert site.run("failover").changed
+    assert site.primary() is new
+
+
+MOMENTS = ["before:hold", "step:hold_pools", "after:fence", "step:detach_receiver", "before:promote", "after:promote", "step:promote", "step:resume_pools"]  # fmt: skip
+PROMOTED = MOMENTS[-3:]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_coordinator_leaves_the_old_state_or_the_new(site: EngineSite, moment: str) -> None:
+    old, new = both(site)
+    with site.writing("killed-" + moment.replace(":", "-")) as writer:
+        old.kill()
+        assert site.child("failover", moment=moment).end() == -signal.SIGKILL
+        if moment in PROMOTED:
+            until(site.whole, "the new primary leads and nobody is held")
+        else:
+            site.agents_end(70.0 if site.paused() else 20.0)
+            assert [site.paused(), site.primaries(), new.role()] == [[], [], "standby"]
+            assert new.ask("SELECT current_setting('primary_conninfo') <> ''") == "True"
+        site.run("failover")
+        assert site.primary() is new
+        assert site.whole()
+        writer.goes_on()
+    assert not site.run("failover").changed
+    site.nothing_temporary()
+
+
+def test_disk_full_on_the_primary_s_host_keeps_nobody_from_leaving_it(site: EngineSite) -> None:
+    """The state directory's file system has no byte left: notes can't be written, the fence holds all the same."""
+    old, new = both(site)
+    shutil.rmtree(old.state)
+    old.state.mkdir()
+    with full_disk(old.state):
+        old.kill()
+        report = site.run("failover")
+    assert site.primary() is new
+    assert (old.data / "standby.signal").exists()
+    assert on_disk(report.record_path)["outcome"]["status"] == "done"
+
+
+class full_disk:  # noqa: N801  it reads as what it is
+    """A small file system without room."""
+
+    def __init__(self, where: pathlib.Path) -> None:
+        self._where = where
+
+    def __enter__(self) -> None:
+        import subprocess
+
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(self._where)], check=True)
+        with (self._where / "ballast").open("wb", buffering=0) as ballast:
+            try:
+                while True:
+                    ballast.write(b"\0" * 4096)
+            except OSError:
+                return
+
+    def __exit__(self, *_error: object) -> None:
+        import subprocess
+
+        subprocess.run(["umount", str(self._where)], check=True)
+
+
+def test_a_candidate_behind_the_rpo_is_refused(site: EngineSite) -> None:
+    old, new = both(site)
+    conninfo = new.setting("primary_conninfo").replace("'", "''")
+    new.instance.set(primary_conninfo="")
+    until(lambda: new.ask("SELECT count(*) FROM pg_stat_wal_receiver") == "0", "the receiver ends")
+    with site.writing("behind") as writer:
+        until(lambda: writer.count("ok") > 150, "work that the standby doesn't get")
+    old.kill()
+    with pytest.raises(Refused) as caught:
+        site.run("failover", rpo_seconds=0.5)
+    assert caught.value.reason == "behind_rpo"
+    report = site.run("failover", rpo_seconds=60.0)
+    assert site.primary() is new
+    record = on_disk(report.record_path)
+    assert record["losses"]["count"] >= len(writer.missing(new)) > 100
+    assert record["outcome"]["rpo_seconds"] > 0.5
+    assert not record["outcome"]["rpo_met"] or record["objectives"]["rpo_seconds"] == 60.0
+    assert conninfo
+
+
+def test_a_records_folder_that_can_t_be_written_is_said_first(site: EngineSite, tmp_path: pathlib.Path) -> None:
+    old, new = both(site)
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    old.kill()
+    before = site.fingerprint()
+    with pytest.raises(HmsError, match="record"):
+        site.run("failover", records_directory=str(blocked / "records"))
+    site.agents_end()
+    assert site.fingerprint() == before
+    assert site.run("failover").changed
+    assert site.primary() is new
