@@ -87,15 +87,17 @@ def arm(accident: t.Mapping[str, t.Any]) -> None:
         if (when, what) == ("step", step["id"]) and step["result"] != "running":
             happen(accident)
 
-    Fleet.post = posting  # type: ignore[method-assign]  # that is what this file is for
-    Operation._write = writing  # type: ignore[method-assign]  # the same
+    Fleet.post = posting  # type: ignore[method-assign,assignment]  # that is what this file is for
+    Operation._write = writing  # type: ignore[method-assign,assignment]  # the same
 
 
 def main() -> int:
     wish = json.loads(sys.argv[1])
     if wish["accident"]:
         arm(wish["accident"])
-    request = {key: tuple(value) if isinstance(value, list) else value for key, value in wish["request"].items()}
+    request: dict[str, t.Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in wish["request"].items()
+    }
     cluster, environment, databases, bouncers = wish["site"]
     job = Job(
         request=Request(**request),

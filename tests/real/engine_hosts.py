@@ -108,7 +108,12 @@ class Database(Host):
 
     def kill(self) -> None:
         """kill -9 of everything: the power cord."""
-        until(lambda: self.signal(signal.SIGKILL) or not self.processes(), f"{self.name} is dead")
+
+        def dead() -> bool:
+            self.signal(signal.SIGKILL)
+            return not self.processes()
+
+        until(dead, f"{self.name} is dead")
 
     def start(self) -> None:
         """As an operator would, or a reboot. A killed postmaster is in the way until the machine has reaped it."""
@@ -247,7 +252,7 @@ class Writer:
 
     def longest(self) -> float:
         """The longest time that a write took which was acknowledged in the end."""
-        return max(line[3] for line in self.lines() if line[1] == "ok")
+        return max(float(line[3]) for line in self.lines() if line[1] == "ok")
 
     def goes_on(self, seconds: float = 10.0) -> None:
         """New writes are acknowledged."""

@@ -116,13 +116,13 @@ class EngineSite:
     # -- building ------------------------------------------------------------------------------------------------
 
     def _build_databases(self, names: t.Sequence[str]) -> None:
-        first = self._add(names[0], self.lab.primary(**SETTINGS))
+        first = self._add(names[0], self.lab.primary("", start=True, checksums=True, **SETTINGS))
         first.instance.sql("SELECT pg_reload_conf()")
         for statement in ROLES:
             first.sql(statement, dbname="postgres")
         first.sql(SCHEMA)
         for name in names[1:]:
-            self._add(name, self.lab.primary(start=False, **SETTINGS))
+            self._add(name, self.lab.primary("", start=False, checksums=True, **SETTINGS))
         for database in self.databases.values():
             self.write_member(database)
         for name in names[1:]:
@@ -140,6 +140,7 @@ class EngineSite:
     def clone(self, database: Database, upstream: Database) -> None:
         """Make `database` a fresh standby of `upstream`, whatever it was before."""
         database.kill()
+        database.reaped()
         shutil.rmtree(database.data)
         (database.state / "fence.json").unlink(missing_ok=True)
         (database.instance.config / "start.conf").write_text("auto\n")
@@ -302,7 +303,8 @@ class EngineSite:
 
     def fingerprint(self) -> dict[str, dict[str, str]]:
         """What a refused operation must leave as it was."""
-        found = {host.name: host.fingerprint() for host in (*self.databases.values(), *self.bouncers.values())}
+        found = {database.name: database.fingerprint() for database in self.databases.values()}
+        found.update({bouncer.name: bouncer.fingerprint() for bouncer in self.bouncers.values()})
         found["controller"] = {"records": " ".join(sorted(str(path) for path in self.records.rglob("*.json*")))}
         return found
 

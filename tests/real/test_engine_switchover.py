@@ -96,9 +96,17 @@ def test_check_mode_touches_nothing(site: EngineSite) -> None:
 
 
 REFUSED: dict[str, tuple[str, dict[str, t.Any], str]] = {
-    "unknown candidate": ("switchover", {"candidate": "db9"}, "'db9' is not a database host of hospital; its members are db1, db2"),
+    "unknown candidate": (
+        "switchover",
+        {"candidate": "db9"},
+        "'db9' is not a database host of hospital; its members are db1, db2",
+    ),
     "no candidate": ("switchover", {}, "No candidate was named."),
-    "wrong confirm": ("switchover", {"candidate": "standby", "confirm": "clinic"}, "confirm is 'clinic', but this cluster is 'hospital'"),
+    "wrong confirm": (
+        "switchover",
+        {"candidate": "standby", "confirm": "clinic"},
+        "confirm is 'clinic', but this cluster is 'hospital'",
+    ),
     "failover of a living primary": ("failover", {"candidate": "standby"}, "is alive and takes writes"),
 }  # fmt: skip
 
@@ -196,7 +204,7 @@ def test_a_login_path_that_is_broken_is_found_before_anything_is_touched(site: E
     hba = new.instance.config / "pg_hba.conf"
     text = hba.read_text()
     try:
-        hba.write_text("\n".join(["host all hms_monitor 127.0.0.1/32 reject", text]))
+        hba.write_text(f"host all hms_monitor 127.0.0.1/32 reject\n{text}")
         new.ask("SELECT pg_reload_conf()")
         with pytest.raises(Refused) as caught:
             site.run("switchover", new.name)
@@ -307,7 +315,12 @@ def test_a_killed_agent_leaves_nobody_waiting(
     assert not site.run("switchover", new.name).changed
 
 
-CUTS = [("bouncer1", "step:hold_pools"), ("new", "step:hold_pools"), ("old", "step:commit_demotion"), ("all", "step:stop_primary")]  # fmt: skip
+CUTS = [
+    ("bouncer1", "step:hold_pools"),
+    ("new", "step:hold_pools"),
+    ("old", "step:commit_demotion"),
+    ("all", "step:stop_primary"),
+]
 
 
 @pytest.mark.parametrize(("cut", "moment"), CUTS)
