@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import grp
 import json
@@ -122,14 +123,24 @@ class HeldLock:
 
     def acquire(self, note: t.Mapping[str, t.Any]) -> dict[str, t.Any] | None:
         """Take the lock and leave `note`; returns None, or the note of the one who has it."""
-        os.makedirs(os.path.dirname(self.path), mode=0o755, exist_ok=True)
-        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = self._open()
         if not self._take(handle):
             os.close(handle)
             return self.holder() or {"id": "unknown", "by": "unknown"}
         self._handle = handle
         self.leave_note(note)
         return None
+
+    def _open(self) -> int:
+        """The lock file; where the disk has no room for one, the folder it would be in: that can be locked as well."""
+        folder = os.path.dirname(self.path)
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+        try:
+            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise
+            return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     @staticmethod
     def _take(handle: int) -> bool:
@@ -158,11 +169,12 @@ class HeldLock:
         return None
 
     def leave_note(self, note: t.Mapping[str, t.Any]) -> None:
-        """Replace the note of a lock that is held."""
+        """Replace the note of a lock that is held; one that can't be written leaves the lock as good as it is."""
         if self._handle is not None:
             data = dump_json(dict(note)).encode()
-            os.pwrite(self._handle, data, 0)
-            os.ftruncate(self._handle, len(data))
+            with contextlib.suppress(OSError):
+                os.pwrite(self._handle, data, 0)
+                os.ftruncate(self._handle, len(data))
 
     def holder(self) -> dict[str, t.Any] | None:
         """The note in the lock file, whoever wrote it last."""
@@ -175,6 +187,7 @@ class HeldLock:
     def release(self) -> None:
         """Let it go; harmless when it isn't held."""
         if self._handle is not None:
-            os.ftruncate(self._handle, 0)
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._handle, 0)
             os.close(self._handle)
             self._handle = None

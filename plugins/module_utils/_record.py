@@ -73,10 +73,10 @@ class Journal:
     def __init__(self, directory: str, identifier: str) -> None:
         if not is_id(identifier):
             raise HmsError(f"{identifier!r} is not an operation's id.", reason="bad_id")
-        os.makedirs(directory, mode=0o700, exist_ok=True)
         self.identifier = identifier
         self.directory = directory
         self.path = os.path.join(directory, identifier + ".jsonl")
+        os.makedirs(directory, mode=0o700, exist_ok=True)
         self._handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         sync_directory(directory)
 

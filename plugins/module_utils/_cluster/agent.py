@@ -258,8 +258,7 @@ class Agent:
         context.alone = True
         context.note("channel_lost", lazy=False, holding=context.holding)
         if context.lock.held:
-            with contextlib.suppress(OSError):
-                context.lock.leave_note({**(context.lock.holder() or {}), "winding_up": True})
+            context.lock.leave_note({**(context.lock.holder() or {}), "winding_up": True})
         try:
             self._handler.channel_lost()
         except HmsError as error:

@@ -139,7 +139,7 @@ def _streams_from(member: MemberFacts, primary: MemberFacts) -> bool:
     return receiver is not None and (receiver.sender_host, receiver.sender_port) == (primary.address, primary.port)
 
 
-def _in_chain(member: MemberFacts, facts: ClusterFacts) -> bool:
+def in_chain(member: MemberFacts, facts: ClusterFacts) -> bool:
     """Whether a standby streams from some other standby of the cluster: cascading is allowed."""
     return any(other.standby and _streams_from(member, other) for other in facts.members if other is not member)
 
@@ -157,7 +157,7 @@ def unfinished(facts: ClusterFacts, primary: MemberFacts) -> tuple[Action, ...]:
         if pooler.paused:
             actions.append(Action("resume_pools", "critical", pooler.name, "let the clients go on", "they are held"))
     for member in facts.standbys:
-        if not _streams_from(member, primary) and not _in_chain(member, facts):
+        if not _streams_from(member, primary) and not in_chain(member, facts):
             actions.append(
                 Action("follow", "finish", member.name, f"stream from {primary.name}", "it doesn't stream from it")
             )
@@ -176,8 +176,11 @@ def _idle_slots(member: MemberFacts, facts: ClusterFacts, primary: MemberFacts) 
 
 
 def _resting(request: Request, facts: ClusterFacts, primary: MemberFacts) -> Plan:
-    """The plan when `primary` is what was asked for already."""
+    """The plan when `primary` is what was asked for already. A wrong `confirm` is refused all the same."""
+    from . import rules
+
     actions = unfinished(facts, primary)
+    refusals = rules.consent(facts, request) if actions or request.confirm else []
     if actions:
         summary = f"{primary.name} is primary; {len(actions)} things that an earlier run left undone are finished."
     else:
@@ -189,16 +192,14 @@ def _resting(request: Request, facts: ClusterFacts, primary: MemberFacts) -> Pla
         poolers=tuple(pooler.name for pooler in facts.poolers if pooler.reachable),
         siblings=tuple(member.name for member in facts.standbys),
         actions=actions,
-        refusals=(),
+        refusals=_refusals(refusals, request),
         finishing=True,
     )
 
 
 def _siblings(facts: ClusterFacts, *without: str) -> tuple[str, ...]:
     """The standbys to be led over. Those that a standby feeds stay with it."""
-    return tuple(
-        member.name for member in facts.standbys if member.name not in without and not _in_chain(member, facts)
-    )
+    return tuple(member.name for member in facts.standbys if member.name not in without and not in_chain(member, facts))
 
 
 def _refusals(refusals: t.Iterable[Refusal], request: Request) -> tuple[Refusal, ...]:

@@ -29,7 +29,7 @@ def for_switchover(facts: ClusterFacts, request: Request) -> list[Refusal]:
         found += _caught_up(primary, candidate, request)
         found += _quiet(primary, request)
     found += _poolers(facts, planned=True)
-    found += _consent(facts, request)
+    found += consent(facts, request)
     return found
 
 
@@ -51,7 +51,7 @@ def for_failover(
     found += _fence(facts, request, old)
     found += _poolers(facts, planned=False)
     found += _quorum(facts)
-    found += _consent(facts, request)
+    found += consent(facts, request)
     return found
 
 
@@ -135,7 +135,9 @@ def _one_primary(facts: ClusterFacts) -> list[Refusal]:
         text = f"More than one member takes writes: {names}. They have diverged or will."
         return [Refusal("two_primaries", text, "Stop the one clients don't use, now; then rejoin it.", False)]
     if not facts.primaries:
-        text = "No member takes writes, so there is nothing to switch over from."
+        text = "No member that can be reached takes writes, so there is nothing to switch over from."
+        silent = "; ".join(f"{member.name}: {member.error}" for member in facts.members if not member.reachable)
+        text += f" Not reached: {silent}." if silent else ""
         return [Refusal("no_primary", text, "Use playbooks/dr_failover.yml, or start the primary.", False)]
     return []
 
@@ -331,7 +333,8 @@ def _quorum(facts: ClusterFacts) -> list[Refusal]:
     return [Refusal("no_quorum", text, "Look from the other side first.")]
 
 
-def _consent(facts: ClusterFacts, request: Request) -> list[Refusal]:
+def consent(facts: ClusterFacts, request: Request) -> list[Refusal]:
+    """Whether the operator named the cluster that this is."""
     if request.check_only or request.confirm == facts.cluster:
         return []
     if request.confirm:

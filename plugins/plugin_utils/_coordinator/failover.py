@@ -17,7 +17,7 @@ import typing as t
 from ansible_collections.hms.postgres.plugins.module_utils._clock import iso
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.member_config import slot_name
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.model import ClusterFacts, MemberFacts
-from ansible_collections.hms.postgres.plugins.module_utils._cluster.plan import Plan, Request
+from ansible_collections.hms.postgres.plugins.module_utils._cluster.plan import Plan, Request, in_chain
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused, expect
 from ansible_collections.hms.postgres.plugins.module_utils._postgres import format_lsn
 
@@ -146,10 +146,12 @@ def _fence_by_command(operation: Operation, plan: Plan, request: Request) -> dic
 def _fence_by_receivers(operation: Operation, plan: Plan, facts: ClusterFacts) -> dict[str, t.Any]:
     """Under strict synchrony a primary without receivers acknowledges nothing: take all of them away."""
     wanted = [member.name for member in facts.members if member.name != plan.old_primary and member.may_be_primary]
-    # A receiver is known to be gone where one is detached next, or where no server runs that could have one.
+    # A receiver is known to be gone where one is detached next, or where no server runs that could have one, and not
+    # to be the old primary's where it gets its WAL from a standby.
     detached = {plan.new_primary, *plan.siblings}
     idle = {member.name for member in facts.members if member.reachable and not member.running}
-    missing = [name for name in wanted if name not in detached | idle or not operation.fleet.reachable(name)]
+    fed = {member.name for member in facts.standbys if in_chain(member, facts)}
+    missing = [name for name in wanted if name not in detached | idle | fed or not operation.fleet.reachable(name)]
     if missing:
         raise Refused(
             f"{plan.old_primary} can't be reached, and of {', '.join(missing)} it can't be shown that no WAL receiver "

@@ -72,7 +72,16 @@ class Operation:
         self.asked = asked
         self.fleet = fleet
         self.clock = clock
-        self.journal = Journal(directory, identifier)
+        try:
+            self.journal = Journal(directory, identifier)
+        except OSError as error:
+            raise HmsError(
+                f"The operation's record can't be written to {directory}: {error.strerror}.",
+                reason="no_record",
+                phase="plan",
+                state="Nothing was touched.",
+                next_step="Give a hms_records_dir on this controller that can be written.",
+            ) from error
         self._origin = clock.monotonic()
         self.committed = False
         """Past the point of no return: there is only forward."""

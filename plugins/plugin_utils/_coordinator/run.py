@@ -170,12 +170,14 @@ def _carry_out(job: Job, request: Request, plan: Plan, facts: ClusterFacts, flee
         else:
             plan, promoted = _do(operation, plan, request, facts)
         ended = prove(operation, Done(plan, request, job.site, promoted, facts, origin, job.command))
+        path = operation.journal.finish()
+        document = operation.journal.document()
+        _keep_copies(operation, document)
     except HmsError as error:
         _failed(operation, plan, error)
         raise
-    path = operation.journal.finish()
-    document = operation.journal.document()
-    _keep_copies(operation, document)
+    finally:
+        operation.journal.close()
     fleet.goodbye()
     return Report(changed=plan.changed, plan=plan, facts=ended, record=document, record_path=path)
 
