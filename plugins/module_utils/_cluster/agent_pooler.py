@@ -28,6 +28,9 @@ from .write_probe import ProbeProcess
 # was the longest stall in every failover measured without it. RELOAD forgets it, so it is set after each.
 QUICK_RETRY = "0.1"
 
+LOGIN_MEMORY = 2.5
+"""Seconds; for server_login_retry (1 s in the role) a process refuses a login that failed without trying it again."""
+
 PATH_DEADLINE = 5.0
 """Seconds that a login to the candidate may take. PgBouncer tells its clients of no refusal, it lets them wait."""
 
@@ -150,20 +153,32 @@ class PoolerHandler:
         """Log in to `member` through every process: the way clients will take, TLS, pg_hba and password included."""
         waits = {}
         for process in self.processes():
-            params = self.host.through(process, dbname=path_entry(member))
             begun = self.context.clock.monotonic()
-            session = connect(params)
-            try:
-                session.begin("SELECT pg_catalog.pg_is_in_recovery()")
-                if not self.context.wait_for(session.done, timeout=PATH_DEADLINE):
-                    raise HmsError(
-                        f"process {process.name} got in nowhere within {PATH_DEADLINE:g} seconds; its log says why",
-                        reason="login_path",
-                    )
-            finally:
-                session.close()
+            while True:
+                try:
+                    self._log_in(process, member)
+                    break
+                except HmsError as error:
+                    # It may only remember an earlier failure: then it is asked again until it really tries.
+                    remembered = "server_login_retry" in error.message
+                    if not remembered or self.context.clock.monotonic() - begun > LOGIN_MEMORY:
+                        raise
+                    self.context.clock.sleep(0.1)
             waits[process.name] = round(self.context.clock.monotonic() - begun, 4)
         return {"seconds": waits}
+
+    def _log_in(self, process: PoolerProcess, member: str) -> None:
+        """One login to `member` through one process."""
+        session = connect(self.host.through(process, dbname=path_entry(member)))
+        try:
+            session.begin("SELECT pg_catalog.pg_is_in_recovery()")
+            if not self.context.wait_for(session.done, timeout=PATH_DEADLINE):
+                raise HmsError(
+                    f"process {process.name} got in nowhere within {PATH_DEADLINE:g} seconds; its log says why",
+                    reason="login_path",
+                )
+        finally:
+            session.close()
 
     # -- while clients wait ------------------------------------------------------------------------------------
 
