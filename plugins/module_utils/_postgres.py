@@ -14,13 +14,16 @@ import contextlib
 import dataclasses
 import os
 import pwd
+import select
 import threading
+import time
 import typing as t
 
-from ._errors import ConnectionFailed, HmsError, ToolMissing
+from ._errors import ConnectionFailed, DeadlinePassed, HmsError, ToolMissing
 
 if t.TYPE_CHECKING:  # pragma: no cover
     import psycopg
+    from psycopg import pq
 
 APPLICATION_NAME = "hms.postgres"
 
@@ -113,6 +116,7 @@ class PsycopgSession:
     def __init__(self, connection: psycopg.Connection[t.Any], where: str) -> None:
         self.connection = connection
         self.where = where
+        self._found: list[dict[str, str | None]] = []
 
     @contextlib.contextmanager
     def _speaking(self, sql: str) -> t.Iterator[None]:
@@ -149,14 +153,21 @@ class PsycopgSession:
     def execute(self, sql: str, params: t.Sequence[t.Any] | None = None) -> None:
         self._run(sql, params)
 
-    def records(self, sql: str) -> list[dict[str, t.Any]]:
-        """All rows of a query, by column."""
-        cursor = self._run(sql, None)
-        names = [column.name for column in cursor.description or ()]
-        return [dict(zip(names, row)) for row in cursor.fetchall()] if names else []
+    def records(self, sql: str, *, timeout: float) -> list[dict[str, str | None]]:
+        """All rows by column, as text. One that gives no answer within `timeout` seconds is hung up on."""
+        self.begin(sql)
+        deadline = time.monotonic() + timeout
+        while not self.done():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                self.close()
+                raise DeadlinePassed(f"{self.where}: no answer to {sql} within {timeout:g} seconds")
+            select.select([self.connection.pgconn.socket], [], [], left)
+        return self._found
 
     def begin(self, sql: str) -> None:
         """Send a statement and don't wait; `done` tells when its answer is here. For what may wait for ever."""
+        self._found = []
         with self._speaking(sql):
             self.connection.pgconn.send_query(sql.encode())
             self.connection.pgconn.flush()
@@ -173,12 +184,27 @@ class PsycopgSession:
             if result is None:
                 return True
             if result.status == pq.ExecStatus.FATAL_ERROR:
-                raise HmsError(f"{self.where}: {result.error_message.decode('utf-8', 'replace')}", reason="sql_failed")
+                text = " ".join(result.error_message.decode("utf-8", "replace").split())
+                state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+                raise HmsError(f"{self.where}: {text}", reason="sql_failed", details={"sqlstate": state or None})
+            self._found += _rows_of(result)
         return False
 
     def close(self) -> None:
         with contextlib.suppress(Exception):
             self.connection.close()
+
+
+def _rows_of(result: pq.abc.PGresult) -> list[dict[str, str | None]]:
+    names = [(result.fname(column) or b"").decode() for column in range(result.nfields)]
+    return [
+        {name: _text(result.get_value(row, column)) for column, name in enumerate(names)}
+        for row in range(result.ntuples)
+    ]
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("utf-8", "replace")
 
 
 _IDENTITY_LOCK = threading.Lock()
@@ -214,7 +240,16 @@ def connect(params: ConnectionParams, *, os_user: str | None = None) -> PsycopgS
         ) from error
     try:
         with effective_user(os_user):
-            connection = psycopg.connect(params.conninfo(), autocommit=True, prepare_threshold=None)
+            connection = psycopg.connect(
+                params.conninfo(),
+                autocommit=True,
+                prepare_threshold=None,
+                # a peer that falls off the network in the middle of a query is noticed within seconds, not hours
+                keepalives_idle=5,
+                keepalives_interval=3,
+                keepalives_count=3,
+                tcp_user_timeout=15000,
+            )
     except psycopg.Error as error:
         text = " ".join(str(error).split())
         raise ConnectionFailed(

@@ -21,7 +21,7 @@ from ._errors import HmsError
 from ._files import dump_json, sync_directory, write_atomic
 
 SCHEMA = 1
-_ID = re.compile(r"^\d{8}T\d{6}Z-[a-z]+-[0-9a-f]{4}$")
+_ID = re.compile(r"\d{8}T\d{6}Z-[a-z]+-[0-9a-f]{4}")
 
 
 def new_id(operation: str, clock: Clock) -> str:
@@ -31,7 +31,7 @@ def new_id(operation: str, clock: Clock) -> str:
 
 def is_id(text: str) -> bool:
     """Whether `text` is an id made by `new_id`; ids become file names, so nothing else is taken."""
-    return bool(_ID.match(text))
+    return bool(_ID.fullmatch(text))
 
 
 def fold(events: t.Iterable[t.Mapping[str, t.Any]]) -> dict[str, t.Any]:

@@ -204,7 +204,11 @@ class Bouncer(Host):
 
     def paused(self) -> list[str]:
         """Processes that hold the clients of our database."""
-        return [process for process in PROCESSES if any(row["paused"] == "1" for row in self._ours(process))]
+        return self.paused_among(*PROCESSES)
+
+    def paused_among(self, *processes: str) -> list[str]:
+        """The same of some processes."""
+        return [process for process in processes if any(row["paused"] == "1" for row in self._ours(process))]
 
     def leads_to(self) -> set[int]:
         """The ports that the processes lead to."""

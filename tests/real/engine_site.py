@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -159,6 +160,14 @@ class EngineSite:
             shutil.chown(database.data / name, OS_USER, OS_USER)
         database.start()
         until(lambda: database.streams_from(upstream), f"{database.name} streams")
+
+    def follow(self, database: Database, upstream: Database) -> None:
+        """Let a standby stream from another member."""
+        if database.name not in upstream.slots():
+            upstream.sql(f"SELECT pg_create_physical_replication_slot('{database.name}')")
+        conninfo = re.sub(r"port='?\d+'?", f"port={upstream.port}", database.setting("primary_conninfo"))
+        database.instance.set(primary_conninfo=conninfo.replace("'", "''"))
+        until(lambda: database.streams_from(upstream), f"{database.name} streams from {upstream.name}")
 
     def synchronous(self, primary: Database) -> None:
         """synchronous_standby_names as the policy wants them."""
@@ -351,6 +360,12 @@ class EngineSite:
                 argv = [PYTHON, str(HERE / "engine_relay.py"), str(relays[name]), *argv]
             found.append(LineSpec(name, tuple(argv)))
         return tuple(found)
+
+    def out_of_reach(self, *hosts: str) -> tuple[LineSpec, ...]:
+        """Lines of which some fail at once, as ssh to a host without power."""
+        command = "echo 'ssh: connect to host: No route to host' >&2; exit 255"
+        broken = ("/bin/sh", "-c", command)
+        return tuple(LineSpec(line.host, broken) if line.host in hosts else line for line in self.lines())
 
     def job(self, operation: Operation, candidate: str = "", **more: t.Any) -> Job:
         """A job for this site; `more` are fields of the request or of the job."""

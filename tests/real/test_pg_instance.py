@@ -248,6 +248,7 @@ def module_primary(module_lab: Lab) -> Instance:
 def test_a_port_that_a_stranger_has(lab: Lab) -> None:
     instance = lab.plan()
     with socket.socket() as stranger:
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as `port_is_free` looks: TIME_WAIT is free
         stranger.bind(("127.0.0.1", instance.port))
         stranger.listen()
         error = refused(wish_for(instance))

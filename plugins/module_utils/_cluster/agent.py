@@ -148,6 +148,10 @@ class Context:
         if not self.wait_for(condition, timeout=timeout, interval=interval):
             raise DeadlinePassed(f"{what} did not happen within {timeout:g} seconds.", reason="deadline_passed")
 
+    def hurried(self) -> bool:
+        """Whether somebody waits to take over from an agent that acts alone."""
+        return bool((self.lock.holder() or {}).get("hurry"))
+
     def open_journal(self, operation: str) -> None:
         """From now on what this agent does is written down on this host as well."""
         if not is_id(operation):
@@ -188,6 +192,7 @@ class Agent:
         self._verbs: dict[str, t.Callable[..., dict[str, t.Any]]] = {
             "ping": self._ping,
             "lock": self._lock,
+            "hurry": self._hurry,
             "store_record": self._store_record,
             **handler.verbs(),
             "observe": self._observe,
@@ -208,6 +213,11 @@ class Agent:
             self._context.open_journal(operation)
             self._context.note("locked", by=by)
         return {"holder": holder}
+
+    def _hurry(self) -> dict[str, t.Any]:
+        """Tell the agent that acts alone on this host that somebody waits to take over."""
+        self._context.lock.add_to_note(hurry=True)
+        return {}
 
     def _store_record(self, *, operation: str, record: str) -> dict[str, t.Any]:
         """Keep a copy of the finished record on this host."""

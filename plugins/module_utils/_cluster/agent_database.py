@@ -48,6 +48,8 @@ class DatabaseHandler:
         self._session: PsycopgSession | None = None
         self.state = "idle"
         self.candidate = ""
+        self.promised = False
+        """Whether this host's bulletin says that it will not be promoted."""
         self.led: tuple[str, ...] = ()
         """Slots of members that are led to another host: idle here, they would keep WAL until the disk is full."""
         self.restore_values: dict[str, str | None] = {}
@@ -113,6 +115,7 @@ class DatabaseHandler:
             back = {name: value for name, value in self.restore_values.items() if name not in kept}
             word = f"{self.context.operation}:disarmed" if promise else None
             settings.alter_system(self.session(), {**back, settings.BULLETIN: word})
+            self.promised = promise
             self.restore_values = kept
             self._drop(self.standby.made_slots)
             self.standby.made_slots = []
@@ -152,16 +155,17 @@ class DatabaseHandler:
             session.close()
         return {"present": {row[0]: [int(seq) for seq in row[1]] for row in rows}}
 
-    def finish(self, *, role: str, keep_word: bool = False) -> dict[str, t.Any]:
+    def finish(self, *, role: str) -> dict[str, t.Any]:
         """Take back what was only for the operation. A new primary checkpoints, so that others can rewind to it.
 
-        With `keep_word` the bulletin stays: somebody may not have read it yet.
+        A promise on the bulletin stays when the coordinator is gone: somebody may not have read it yet.
         """
         if postmaster_pid(self.host.instance.data_directory) is not None:
             kept = {"synchronous_standby_names", "primary_conninfo", "primary_slot_name"}
             temporary = {name: value for name, value in self.restore_values.items() if name not in kept}
-            word: dict[str, str | None] = {} if keep_word else {settings.BULLETIN: None}
-            settings.alter_system(self.session(), {**temporary, **word})
+            if not (self.promised and self.context.alone):
+                temporary[settings.BULLETIN] = None
+            settings.alter_system(self.session(), temporary)
             if role == "primary":
                 self.checkpoint()
             else:

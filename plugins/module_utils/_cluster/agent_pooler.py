@@ -127,6 +127,8 @@ class PoolerHandler:
         console = self.console(process)
         try:
             work(console)
+        except DeadlinePassed:
+            raise  # it hangs, and would again
         except HmsError:
             if not console.broken:
                 raise
@@ -248,15 +250,18 @@ class PoolerHandler:
         rows = [row for row in console.databases() if row["name"] in self.names]
         return bool(rows) and all((row["host"], int(row["port"])) == (peer.address, peer.port) for row in rows)
 
-    def resume(self) -> dict[str, t.Any]:
-        """Let the clients go on."""
+    def resume(self, *, only_to: str = "") -> dict[str, t.Any]:
+        """Let the clients go on; with `only_to`, those of the processes that lead to this member by now."""
         self.tuned = True
-        self.each(self._resume, "Letting the clients go on")
+        peer = self.host.peer(only_to) if only_to else None
+        self.each(lambda console: self._resume(console, peer), "Letting the clients go on")
         self.context.holding = False
         self.context.note("resumed")
         return {}
 
-    def _resume(self, console: PgbouncerConsole) -> None:
+    def _resume(self, console: PgbouncerConsole, peer: Peer | None) -> None:
+        if peer is not None and not self._leads_to(console, peer):
+            raise HmsError(f"it does not lead to {peer.name} yet", reason="bouncer_failed")
         console.change("server_login_retry", QUICK_RETRY)
         for name in self.names:
             console.resume(name)

@@ -13,6 +13,8 @@ from __future__ import annotations
 import re
 import typing as t
 
+from .._errors import HmsError
+
 PATH_PREFIX = "hms_path_"
 _HEAD = re.compile(
     r"^;; hms\.postgres cluster=(?P<cluster>\S+) primary=(?P<primary>\S+) operation=(?P<operation>\S+)$", re.M
@@ -27,6 +29,23 @@ class Member(t.NamedTuple):
     port: int
 
 
+def _checked(text: str, what: str, *, word: bool = False) -> str:
+    """`text`, unless it would break the file: control characters anywhere, blanks where one word is wanted."""
+    broken = any(char < " " or char == "\x7f" or (word and char.isspace()) for char in text)
+    if broken or not text:
+        raise _unfit(text, what)
+    return text
+
+
+def _unfit(text: str, what: str) -> HmsError:
+    return HmsError(
+        f"{text!r} cannot be {what} in PgBouncer's databases file.",
+        reason="bad_name",
+        state="Nothing was written.",
+        next_step="Give it a plain name in the inventory: letters, digits, dot, dash and underscore.",
+    )
+
+
 def path_entry(member: str) -> str:
     """The name of the entry that leads to one member, whoever is primary."""
     return PATH_PREFIX + re.sub(r"[^a-z0-9_]", "_", member.lower())
@@ -38,13 +57,14 @@ def _entry(name: str, **values: t.Any) -> str:
 
 
 def _name(text: str) -> str:
-    if re.fullmatch(r"[a-z0-9_]+", text):
-        return text
-    return '"' + text.replace('"', '""') + '"'
+    """A key as PgBouncer's parser takes one. It knows no quotes there: one odd name makes the whole file unreadable."""
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", text):
+        raise _unfit(text, "a database's name")
+    return text
 
 
 def _value(value: t.Any) -> str:
-    text = str(value)
+    text = _checked(str(value), "a value")
     if re.fullmatch(r"[A-Za-z0-9_.:/-]+", text):
         return text
     return "'" + text.replace("'", "''") + "'"
@@ -60,6 +80,8 @@ def render(
 ) -> str:
     """The file's content. `primary` is a member's name; `databases` are ``{"name", "dbname", "options"?}``."""
     target = {member.name: member for member in members}[primary]
+    for text, what in ((cluster, "a cluster's name"), (primary, "a member's name"), (operation, "an operation's id")):
+        _checked(text, what, word=True)
     lines = [
         f";; hms.postgres cluster={cluster} primary={primary} operation={operation}",
         ";; Written by hms.postgres; a switchover or failover replaces it whole.",

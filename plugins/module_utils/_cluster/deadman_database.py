@@ -123,7 +123,7 @@ def _settle(handler: DatabaseHandler) -> None:
     """A standby: take back what was temporary, once it streams or doesn't in time. What it promised stays."""
     with contextlib.suppress(HmsError):
         handler.standby.await_streaming(timeline=1, deadline=STREAM_DEADLINE)
-    handler.finish(role="standby", keep_word=True)
+    handler.finish(role="standby")
     handler.context.note("deadman_settled", lazy=False)
 
 

@@ -23,11 +23,14 @@ SETTLE = 2.0
 
 
 def act(handler: PoolerHandler) -> None:
-    """Let the clients go: to the writable primary, or after `PATIENCE` to where they were led before."""
+    """Let the clients go: to the writable primary, or after `PATIENCE` to where they were led before.
+
+    An operator who runs it again isn't kept waiting for a primary that only his operation will make.
+    """
     if handler.context.holding:
         _hold_nobody(handler)
     if handler.tuned:
-        handler.context.clock.sleep(SETTLE)
+        handler.context.clock.sleep(0.0 if handler.context.hurried() else SETTLE)
         handler.finish(operation=handler.context.operation)
 
 
@@ -35,7 +38,7 @@ def _hold_nobody(handler: PoolerHandler) -> None:
     clock = handler.context.clock
     deadline = clock.monotonic() + PATIENCE
     gone = False
-    while not gone and clock.monotonic() < deadline:
+    while not gone and clock.monotonic() < deadline and not handler.context.hurried():
         primary = handler.writable_member()
         gone = bool(primary) and _let_go(handler, primary)
         if not gone:

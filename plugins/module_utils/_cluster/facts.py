@@ -18,7 +18,7 @@ from .._files import read_json
 from .._postgres import ConnectionParams, PsycopgSession, Session, connect, parse_lsn
 from .._record import list_records, load_record
 from .._tools import pg_controldata
-from .._tools.service import postmaster_pid
+from .._tools.service import frozen, postmaster_pid
 from .._tools.wal_files import last_written, newest_timeline
 from .exposure import exposed_since
 from .member_config import DatabaseHost
@@ -121,6 +121,8 @@ def observe(host: DatabaseHost, *, runner: CommandRunner, session: Session | Non
     if values["running"]:
         own = None
         try:
+            if frozen(postmaster_pid(host.instance.data_directory) or 0):
+                raise HmsError(f"The server of {host.name} is stopped by a signal and answers nothing.")
             if session is None:
                 own = session = connect(_probing(host), os_user=host.instance.os_user)
             values.update(_from_server(session, values.get("timeline", 0)))

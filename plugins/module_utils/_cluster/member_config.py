@@ -189,7 +189,16 @@ def _peer(members: t.Sequence[Peer], name: str) -> Peer:
 
 
 def _peers(data: t.Mapping[str, t.Any]) -> tuple[Peer, ...]:
-    return tuple(Peer(**member) for member in data["members"])
+    peers = tuple(Peer(**member) for member in data["members"])
+    slots = [slot_name(peer.name) for peer in peers]
+    twice = sorted({slot for slot in slots if slots.count(slot) > 1})
+    if twice:
+        raise HmsError(
+            f"Two members would use one slot: {', '.join(twice)}.",
+            reason="bad_member_config",
+            next_step="Give them names that differ in more than punctuation and case.",
+        )
+    return peers
 
 
 def _database_host(data: t.Mapping[str, t.Any]) -> DatabaseHost:

@@ -161,14 +161,14 @@ def unfinished(facts: ClusterFacts, primary: MemberFacts) -> tuple[Action, ...]:
             actions.append(
                 Action("follow", "finish", member.name, f"stream from {primary.name}", "it doesn't stream from it")
             )
-        idle = _idle_slots(member, facts, primary)
+        idle = idle_slots(member, facts, primary)
         if idle:
             why = f"they keep WAL for members that {primary.name} feeds"
             actions.append(Action("drop_slots", "finish", member.name, f"drop {', '.join(idle)}", why))
     return tuple(actions)
 
 
-def _idle_slots(member: MemberFacts, facts: ClusterFacts, primary: MemberFacts) -> list[str]:
+def idle_slots(member: MemberFacts, facts: ClusterFacts, primary: MemberFacts) -> list[str]:
     """Slots on a standby that wait for members who stream from the primary, or lead: they keep WAL for nobody."""
     fed = [other.name for other in facts.standbys if _streams_from(other, primary)]
     waiting = {slot_name(name) for name in (*fed, primary.name) if name != member.name}

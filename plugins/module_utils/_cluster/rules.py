@@ -24,7 +24,7 @@ def for_switchover(facts: ClusterFacts, request: Request) -> list[Refusal]:
     primary = leader(facts)
     candidate = facts.member(request.candidate)
     found = [*_identity(facts, request, candidate), *_one_primary(facts)]
-    if primary is not None and candidate is not None and not found:
+    if primary is not None and candidate is not None and all(refusal.overridable for refusal in found):
         found += _streaming(primary, candidate)
         found += _caught_up(primary, candidate, request)
         found += _quiet(primary, request)
@@ -294,7 +294,9 @@ def missing_seconds(candidate: MemberFacts, old: MemberFacts | None) -> float | 
 def _synchrony(facts: ClusterFacts, candidate: MemberFacts, old: MemberFacts | None) -> list[Refusal]:
     old_name = old.name if old is not None else ""
     left = [
-        member for member in facts.standbys if member.name not in (candidate.name, old_name) and member.may_be_primary
+        member
+        for member in facts.standbys
+        if member.name not in (candidate.name, old_name) and member.may_be_primary and not member.apply_delay
     ]
     if facts.sync_policy == "strict" and not left:
         text = (

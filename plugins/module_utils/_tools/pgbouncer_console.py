@@ -16,6 +16,9 @@ import typing as t
 from .._errors import HmsError
 from .._postgres import ConnectionParams, PsycopgSession, connect, quote_identifier, quote_literal
 
+PATIENCE = 3.0
+"""Seconds for an answer. A process that hangs must not hang whoever has to let the others' clients go."""
+
 
 class PgbouncerConsole:
     """The console of one process."""
@@ -37,7 +40,10 @@ class PgbouncerConsole:
         return self._session.connection.closed
 
     def _show(self, what: str) -> list[dict[str, t.Any]]:
-        return self._session.records(f"SHOW {what}")
+        return t.cast("list[dict[str, t.Any]]", self._session.records(f"SHOW {what}", timeout=PATIENCE))
+
+    def _do(self, command: str) -> None:
+        self._session.records(command, timeout=PATIENCE)
 
     def version(self) -> str:
         """E.g. ``1.18.0``."""
@@ -87,20 +93,20 @@ class PgbouncerConsole:
 
     def kill(self, database: str) -> None:
         """Drop all client and server connections of a database; it stays paused until RESUME."""
-        self._session.execute("KILL " + quote_identifier(database))
+        self._do("KILL " + quote_identifier(database))
 
     def reload(self) -> None:
         """Read the configuration again. Everything that SET changed is lost."""
-        self._session.execute("RELOAD")
+        self._do("RELOAD")
 
     def change(self, name: str, value: str) -> None:
         """Change a setting until the next RELOAD."""
-        self._session.execute(f"SET {name} = {quote_literal(value)}")
+        self._do(f"SET {name} = {quote_literal(value)}")
 
     def resume(self, database: str) -> None:
         """RESUME one database; that it wasn't paused is no error to us."""
         try:
-            self._session.execute("RESUME " + quote_identifier(database))
+            self._do("RESUME " + quote_identifier(database))
         except HmsError as error:
             if "not paused" not in error.message:
                 raise

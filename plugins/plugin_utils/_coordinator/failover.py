@@ -11,14 +11,17 @@ record that the old primary takes no more writes, or the operator has named that
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 import subprocess
+import tempfile
 import typing as t
 
 from ansible_collections.hms.postgres.plugins.module_utils._clock import iso
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.member_config import slot_name
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.model import ClusterFacts, MemberFacts
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.plan import Plan, Request, in_chain
-from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused, expect
+from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused
 from ansible_collections.hms.postgres.plugins.module_utils._postgres import format_lsn
 
 from .operation import CRITICAL, Operation
@@ -112,22 +115,10 @@ def _fence_by_command(operation: Operation, plan: Plan, request: Request) -> dic
     """Run the operator's command on the controller; agents are kept awake meanwhile."""
     argv = list(request.fence_command)
     with operation.step("fence", phase=CRITICAL, host="controller", title=f"Cut {plan.old_primary} off") as step:
-        try:
-            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        except OSError as error:
-            raise Refused(f"The fence command {argv[0]!r} can't be run: {error}", reason="fence_failed") from error
-        deadline = operation.clock.monotonic() + COMMAND_DEADLINE
-        while process.poll() is None:
-            if operation.clock.monotonic() > deadline:
-                process.kill()
-                raise Refused(f"The fence command did not end within {COMMAND_DEADLINE:g} s.", reason="fence_failed")
-            operation.fleet.keep_alive()
-            operation.clock.sleep(0.02)
-        with expect(process.stdout, "the command's output") as stream:
-            output = stream.read(4000).decode("utf-8", "replace").strip()
-        if process.returncode != 0:
+        code, output = _run_command(operation, argv)
+        if code != 0:
             raise Refused(
-                f"The fence command ended with {process.returncode}, so {plan.old_primary} does not count as cut off: "
+                f"The fence command ended with {code}, so {plan.old_primary} does not count as cut off: "
                 f"{output[-500:]}",
                 reason="fence_failed",
                 phase=CRITICAL,
@@ -141,6 +132,27 @@ def _fence_by_command(operation: Operation, plan: Plan, request: Request) -> dic
         "holds": True,
     }
     return {"method": "command", "proofs": [proof]}
+
+
+def _run_command(operation: Operation, argv: t.Sequence[str]) -> tuple[int, str]:
+    """Exit code and the beginning of the output. It goes through a file: what is left running can't hold us."""
+    with tempfile.TemporaryFile() as output:
+        try:
+            process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        except OSError as error:
+            raise Refused(f"The fence command {argv[0]!r} can't be run: {error}", reason="fence_failed") from error
+        deadline = operation.clock.monotonic() + COMMAND_DEADLINE
+        while process.poll() is None:
+            if operation.clock.monotonic() > deadline:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                raise Refused(f"The fence command did not end within {COMMAND_DEADLINE:g} s.", reason="fence_failed")
+            operation.fleet.keep_alive()
+            operation.clock.sleep(0.02)
+        output.seek(0)
+        return process.returncode, output.read(4000).decode("utf-8", "replace").strip()
 
 
 def _fence_by_receivers(operation: Operation, plan: Plan, facts: ClusterFacts) -> dict[str, t.Any]:

@@ -48,7 +48,13 @@ class Fleet:
         self._number = PING
         self._bundle = bundle
         self._specs = {spec.host: spec for spec in specs}
-        self.lines = {host: Line(spec, bundle) for host, spec in self._specs.items()}
+        self.lines: dict[str, Line] = {}
+        try:
+            for host, spec in self._specs.items():
+                self.lines[host] = Line(spec, bundle)
+        except HmsError:
+            self.abandon()
+            raise
         self._last_ping = clock.monotonic()
 
     def greet(self, timeout: float) -> dict[str, dict[str, t.Any]]:

@@ -73,14 +73,22 @@ class Line:
         self._buffer = b""
         self._stderr = b""
         self._pending: list[dict[str, t.Any]] = []
-        self._process = subprocess.Popen(
-            list(spec.argv),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=True,
-        )
+        try:
+            self._process = subprocess.Popen(
+                list(spec.argv),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ConnectionFailed(
+                f"{spec.argv[0]}, which leads to {spec.host}, can't be run here: {error.strerror}",
+                reason="no_line",
+                state="Nothing was touched.",
+                next_step="Install it on this controller.",
+            ) from error
         self._stdin = expect(self._process.stdin, "the pipe in")
         self._stdout = expect(self._process.stdout, "the pipe out")
         self._errors = expect(self._process.stderr, "the pipe for errors")
@@ -123,27 +131,31 @@ class Line:
         self._bundle = b""
 
     def _lost(self, why: str) -> None:
+        self._read_complaints()
         if not self.error:
             tail = self._stderr.decode("utf-8", "replace").strip()
             self.error = f"{why}: {tail[-1000:]}" if tail else why
 
     def pump(self) -> None:
         """Take in what has arrived."""
-        for stream, is_error in ((self._stdout, False), (self._errors, True)):
-            with contextlib.suppress(BlockingIOError, ValueError):
-                data = os.read(stream.fileno(), _CHUNK)
-                if not data:
-                    stream.close()  # nothing more comes from here
-                if is_error:
-                    self._stderr = (self._stderr + data)[-_STDERR_KEPT:]
-                elif not data:
-                    self._lost("the line closed")
-                else:
-                    self._buffer += data
+        self._read_complaints()
+        with contextlib.suppress(BlockingIOError, ValueError):
+            data = os.read(self._stdout.fileno(), _CHUNK)
+            self._buffer += data
+            if not data:
+                self._stdout.close()  # nothing more comes from here
+                self._lost("the line closed")
         self._answer_prompt()
         while b"\n" in self._buffer:
             text, _newline, self._buffer = self._buffer.partition(b"\n")
             self._take(text)
+
+    def _read_complaints(self) -> None:
+        """All that stands in standard error by now: why a line closed is written there before it closes."""
+        with contextlib.suppress(BlockingIOError, ValueError):
+            while data := os.read(self._errors.fileno(), _CHUNK):
+                self._stderr = (self._stderr + data)[-_STDERR_KEPT:]
+            self._errors.close()
 
     def _answer_prompt(self) -> None:
         """Give sudo the password it asks for, then the code; only the code when it lets us in without."""
@@ -151,6 +163,7 @@ class Line:
             return
         prompt = self._spec.prompt.encode()
         if prompt in self._stderr or prompt in self._buffer:
+            self._buffer = self._buffer.rpartition(prompt)[2]  # no end of line comes after it
             self._feed(self._spec.password.encode() + b"\n")
             self._give_code()
         elif _LET_IN in self._buffer:

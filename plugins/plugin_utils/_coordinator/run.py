@@ -11,12 +11,13 @@ import os
 import typing as t
 
 from ansible_collections.hms.postgres.plugins.module_utils._clock import Clock
-from ansible_collections.hms.postgres.plugins.module_utils._cluster.member_config import slot_name
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.model import ClusterFacts
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.plan import (
     Plan,
     Refusal,
     Request,
+    idle_slots,
+    leader,
     plan_failover,
     plan_switchover,
 )
@@ -166,7 +167,7 @@ def _carry_out(job: Job, request: Request, plan: Plan, facts: ClusterFacts, flee
         plan, facts = _look_again(operation, job.site, request, plan)
         promoted: dict[str, t.Any] = {}
         if plan.finishing:
-            _finish_only(operation, plan)
+            _finish_only(operation, plan, facts)
         else:
             plan, promoted = _do(operation, plan, request, facts)
         ended = prove(operation, Done(plan, request, job.site, promoted, facts, origin, job.command))
@@ -195,6 +196,7 @@ def _observe_settled(fleet: Fleet, site: Site, clock: Clock, *, wait: bool) -> C
         for host, holder in locks.items():
             if not holder.get("winding_up") or clock.monotonic() > deadline:
                 raise taken(host, holder)
+        fleet.ask({host: ("hurry", {}) for host in locks}, 10.0)
         clock.sleep(0.5)
 
 
@@ -222,20 +224,23 @@ def _do(operation: Operation, plan: Plan, request: Request, facts: ClusterFacts)
         plan, promoted = failover.execute(operation, plan, request, facts, sync_names)
     operation.set(plan=plan.as_record())
     returned = [plan.old_primary] if request.operation == "switchover" else []
-    switchover.settle(operation, [*plan.siblings, *returned], plan.new_primary, promoted["timeline"])
+    late = [member.name for member in facts.standbys if member.apply_delay]
+    standbys = [*plan.siblings, *returned]
+    switchover.settle(operation, standbys, plan.new_primary, promoted["timeline"], late=late)
     return plan, promoted
 
 
-def _finish_only(operation: Operation, plan: Plan) -> None:
+def _finish_only(operation: Operation, plan: Plan, facts: ClusterFacts) -> None:
     """What an earlier run left undone."""
+    primary = leader(facts)
+    idle = {member.name: idle_slots(member, facts, primary) for member in facts.standbys if primary is not None}
     verbs: dict[str, tuple[str, dict[str, t.Any]]] = {
         "repoint_pools": ("repoint", {"primary": plan.new_primary, "operation": operation.identifier}),
         "resume_pools": ("resume", {}),
         "follow": ("follow", {"upstream": plan.new_primary}),
-        "drop_slots": ("drop_slots", {"names": [slot_name(name) for name in (plan.new_primary, *plan.siblings)]}),
     }
     for action in plan.actions:
-        verb, args = verbs[action.id]
+        verb, args = verbs.get(action.id) or ("drop_slots", {"names": idle[action.host]})
         operation.everywhere(
             action.id, {action.host: (verb, args)}, phase=action.phase, title=action.what, timeout=15.0
         )

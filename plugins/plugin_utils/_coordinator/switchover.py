@@ -118,9 +118,10 @@ def _lead_clients(operation: Operation, plan: Plan, repointing: t.Sequence[Pendi
     answers = operation.fleet.collect(repointing, 10.0)
     for host, answer in answers.items():
         operation.write_answer("repoint_pools", answer, phase=CRITICAL, title=title, started=started, host=host)
-    led = [host for host, answer in answers.items() if answer.error is None]
-    resumed = resume(operation, led, phase=CRITICAL)
-    missing = [host for host in answers if host not in led or resumed[host].error is not None]
+    # A host on which one process failed lets the clients of the others go: it resumes only those that lead there.
+    reachable = [host for host in answers if operation.fleet.reachable(host)]
+    resumed = resume(operation, reachable, phase=CRITICAL, only_to=plan.new_primary)
+    missing = [host for host in answers if host not in resumed or answers[host].error or resumed[host].error]
     if not missing:
         return
     operation.revive(missing)
@@ -128,13 +129,14 @@ def _lead_clients(operation: Operation, plan: Plan, repointing: t.Sequence[Pendi
     operation.everywhere(
         "repoint_pools", dict.fromkeys(missing, ("repoint", args)), phase=CRITICAL, title=title, timeout=10.0
     )
-    for answer in resume(operation, missing, phase=CRITICAL).values():
+    for answer in resume(operation, missing, phase=CRITICAL, only_to=plan.new_primary).values():
         answer.get()
 
 
-def resume(operation: Operation, hosts: t.Iterable[str], *, phase: str) -> dict[str, Answer]:
+def resume(operation: Operation, hosts: t.Iterable[str], *, phase: str, only_to: str = "") -> dict[str, Answer]:
     """Let the clients go on; errors come inside the answers."""
-    requests: Requests = {host: ("resume", {}) for host in hosts}
+    args = {"only_to": only_to} if only_to else {}
+    requests: Requests = dict.fromkeys(hosts, ("resume", args))
     title = "Let the clients go on"
     return operation.everywhere("resume_pools", requests, phase=phase, title=title, timeout=10.0, tolerate=True)
 
@@ -243,11 +245,17 @@ def with_held(state: str, held: t.Sequence[str]) -> str:
     return f"{state} Clients may be held on {names}: its agent lets them go, or else RESUME on its console."
 
 
-def settle(operation: Operation, standbys: t.Sequence[str], new: str, timeline: int) -> None:
-    """After the clients went on: the standbys stream, temporary settings go, others can rewind to the new primary."""
+def settle(
+    operation: Operation, standbys: t.Sequence[str], new: str, timeline: int, *, late: t.Collection[str] = ()
+) -> None:
+    """After the clients went on: the standbys stream, temporary settings go, others can rewind to the new primary.
+
+    Those that come `late`, because they delay replay on purpose, are not waited for.
+    """
     finish: Requests = {name: ("finish", {"role": "standby"}) for name in standbys}
     finish[new] = ("finish", {"role": "primary"})
-    awaited = {name: ("await_streaming", {"timeline": timeline, "deadline": 30.0}) for name in standbys}
+    args = {"timeline": timeline, "deadline": 30.0}
+    awaited: Requests = {name: ("await_streaming", args) for name in standbys if name not in late}
     operation.everywhere(
         "await_streaming", awaited, phase="finish", title=f"Stream on timeline {timeline}", timeout=35.0, tolerate=True
     )

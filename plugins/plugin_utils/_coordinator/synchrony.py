@@ -30,7 +30,9 @@ def names_for(facts: ClusterFacts, plan: Plan, primary: str) -> str:
     word, leaves it empty: writes are accepted without a standby until the rejoin.
     """
     peers = _peers(facts)
-    streaming = {member.name for member in facts.standbys if member.may_be_primary} - {primary}
+    # One that delays replay on purpose comes onto the new timeline only after its delay: nobody can wait for it.
+    able = {member.name for member in facts.standbys if member.may_be_primary and not member.apply_delay}
+    streaming = able - {primary}
     if plan.operation == "switchover":
         streaming.add(plan.old_primary)
     streaming -= {plan.old_primary} if plan.operation == "failover" else set()
