@@ -12,6 +12,7 @@ import typing as t
 
 import pytest
 
+from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.model import ClusterFacts
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.plan import (
     Plan,
@@ -355,6 +356,7 @@ AWAY = cluster(gone(), standby(receiver=None), standby("db3", receiver=None), po
 
 def test_a_fence_command_is_the_proof_when_it_ends_well(start: Start) -> None:
     run = start("failover")
+    run.operation.clock = SystemClock()  # a real program needs real time to end
     run.fleet.lines["db1"].error = "no route"
     run.failover(AWAY, fence_command=("/bin/echo", "db1 is off"))
     fence = run.operation.journal.document()["fence"]
@@ -368,6 +370,7 @@ def test_a_fence_command_is_the_proof_when_it_ends_well(start: Start) -> None:
 )
 def test_a_fence_command_that_fails_promotes_nobody(start: Start, command: tuple[str, ...], message: str) -> None:
     run = start("failover")
+    run.operation.clock = SystemClock()  # a real program needs real time to end
     run.fleet.lines["db1"].error = "no route"
     with pytest.raises(Refused, match=message) as caught:
         run.failover(AWAY, fence_command=command)
