@@ -11,13 +11,20 @@ import pathlib
 import subprocess
 import threading
 import time
+import types
+import typing as t
 
 import pytest
 
-from ansible_collections.hms.postgres.plugins.module_utils._cluster import start_guard
+from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
+from ansible_collections.hms.postgres.plugins.module_utils._cluster import member_config, start_guard
+from ansible_collections.hms.postgres.plugins.module_utils._cluster.agent_primary import PrimaryVerbs
 from ansible_collections.hms.postgres.plugins.plugin_utils import _bundle
 from ansible_collections.hms.postgres.tests.real.lab import Lab
 from ansible_collections.hms.postgres.tests.real.rejoin_site import Member, Site
+
+if t.TYPE_CHECKING:
+    from ansible_collections.hms.postgres.plugins.module_utils._cluster.agent_database import DatabaseHandler
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +80,30 @@ def test_alone_it_is_refused_and_the_override_counts_once(site: Site, capsys: py
     override.touch()
     assert guard(primary, capsys)[0] == 0
     assert not override.exists()
+    assert guard(primary, capsys)[0] == 1
+
+
+def test_a_rollback_starts_the_primary_although_the_candidate_died(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The agent stopped it a moment ago and knows that nobody was promoted; the guard alone would refuse."""
+    primary, *standbys = site.members
+    for member in standbys:
+        member.instance.stop()
+    asked: list[int] = []
+
+    def start(**_timeout: float) -> None:
+        asked.append(guard(primary, capsys)[0])
+
+    host = member_config.load(str(primary.config))
+    context = types.SimpleNamespace(clock=SystemClock())
+    service = types.SimpleNamespace(start=start)
+    handler = types.SimpleNamespace(
+        host=host, context=context, service=service, state="stopped", restore_values={}, close=lambda: None
+    )
+    PrimaryVerbs(t.cast("DatabaseHandler", handler)).restart_primary(deadline=5.0)
+    assert asked == [0]
+    assert not (primary.state / "start-anyway").exists()
     assert guard(primary, capsys)[0] == 1
 
 

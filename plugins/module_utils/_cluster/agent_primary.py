@@ -110,7 +110,8 @@ class PrimaryVerbs:
     def restart_primary(self, *, deadline: float) -> dict[str, t.Any]:
         """The way back before the point of no return: be the primary again.
 
-        A postmaster that was asked to stop will stop, however alive it looks: its end is waited for first.
+        A postmaster that was asked to stop will stop, however alive it looks: its end is waited for first. The start
+        guard need not find the others: a candidate that died on the way here must not keep the primary down too.
         """
         handler = self._handler
         clock = self._context.clock
@@ -121,7 +122,8 @@ class PrimaryVerbs:
             self.wait_for_exit(deadline)
         if postmaster_pid(self._data) is None:
             handler.close()
-            handler.service.start(timeout=deadline)
+            with fencing.known_to_lead(self._host):
+                handler.service.start(timeout=deadline)
         handler.state = "armed_primary" if handler.restore_values else "idle"
         return {"seconds": round(clock.monotonic() - started, 4)}
 

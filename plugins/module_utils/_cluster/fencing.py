@@ -10,6 +10,7 @@ The order matters: first nothing can start it as a primary any more (Debian's ``
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import typing as t
@@ -27,6 +28,8 @@ AUTO, DISABLED = "auto", "disabled"
 FAST_PATIENCE = 5.0
 IMMEDIATE_PATIENCE = 2.0
 KILL_PATIENCE = 5.0
+START_ANYWAY = "start-anyway"
+"""In the state directory: lets the start guard's next wait end with a start, never against a member that leads."""
 
 
 def standby_signal_path(host: DatabaseHost) -> str:
@@ -83,6 +86,18 @@ def unmark(host: DatabaseHost, *, keep_standby_signal: bool) -> None:
     remove_file(fence)
     if not keep_standby_signal:
         remove_standby_signal(host)
+
+
+@contextlib.contextmanager
+def known_to_lead(host: DatabaseHost) -> t.Iterator[None]:
+    """The start guard lets the instance start meanwhile: who calls this knows that nobody else was promoted."""
+    path = os.path.join(host.state_directory, START_ANYWAY)
+    os.makedirs(host.state_directory, mode=0o755, exist_ok=True)
+    write_atomic(path, b"", mode=0o644)
+    try:
+        yield
+    finally:
+        remove_file(path)
 
 
 def stop_hard(host: DatabaseHost, service: InstanceService, clock: Clock) -> dict[str, t.Any]:

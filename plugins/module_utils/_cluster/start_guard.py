@@ -34,7 +34,6 @@ from .rejoin_peers import Answer, ask_others
 
 PATIENCE = 60.0
 _PAUSE = 2.0
-OVERRIDE_FILE = "start-anyway"
 ALLOWED, REFUSED = 0, 1
 
 Verdict = t.Literal["allow", "refuse", "wait"]
@@ -159,7 +158,7 @@ class StartGuard:
             if decision.verdict == "wait":
                 decision = decide(own, self._ask(self._host), members=members)
             if decision.verdict == "wait" and self._overridden():
-                why = f"{decision.why} The operator's file {OVERRIDE_FILE} was there and has been used up."
+                why = f"{decision.why} The operator's file {fencing.START_ANYWAY} was there and has been used up."
                 decision = Decision("allow", why)
             if decision.verdict != "wait" or self._clock.monotonic() >= deadline:
                 return self._conclude(decision, patience)
@@ -167,7 +166,7 @@ class StartGuard:
             self._clock.sleep(_PAUSE)
 
     def _overridden(self) -> bool:
-        return remove_file(os.path.join(self._host.state_directory, OVERRIDE_FILE))
+        return remove_file(os.path.join(self._host.state_directory, fencing.START_ANYWAY))
 
     def _conclude(self, decision: Decision, patience: float) -> int:
         if decision.verdict == "allow":
@@ -181,7 +180,7 @@ class StartGuard:
         return REFUSED
 
     def _gave_up(self, decision: Decision, patience: float) -> Decision:
-        override = os.path.join(self._host.state_directory, OVERRIDE_FILE)
+        override = os.path.join(self._host.state_directory, fencing.START_ANYWAY)
         why = f"{decision.why} Whether another primary was made meanwhile cannot be known; waited {patience:g} s."
         next_step = (
             "Start the other members first, then this one. If they are lost for good and none of them was promoted: "
