@@ -357,3 +357,44 @@ def test_who_leads_is_asked_of_the_members(
     names = {5431: "db1", 5432: "db2"}
     monkeypatch.setattr(agent_pooler, "peer_role", lambda params: roles[names[params.port]])
     assert bench.handler.writable_member() == expected
+
+
+class Way:
+    """A login through a bouncer that fails a few times."""
+
+    def __init__(self, bench: Bench, monkeypatch: pytest.MonkeyPatch, *, error: str, times: int) -> None:
+        self._error = error
+        self._times = times
+        self.asked = 0
+        monkeypatch.setattr(bench.handler, "_log_in", self.log_in)
+
+    def log_in(self, _process: PoolerProcess, _member: str) -> None:
+        self.asked += 1
+        if self.asked <= self._times:
+            raise ConnectionFailed(self._error)
+
+
+REMEMBERED = "server login has been failing, try again later (server_login_retry)"
+
+
+def test_a_process_that_only_remembers_a_failed_login_is_asked_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way = Way(bench, monkeypatch, error=REMEMBERED, times=5)
+    waits = bench.handler.try_path(member="db2")["seconds"]
+    assert way.asked == 7
+    assert waits == {"1": pytest.approx(0.5), "2": 0.0}
+
+
+def test_one_that_remembers_for_ever_has_no_way(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    Way(bench, monkeypatch, error=REMEMBERED, times=1000)
+    with pytest.raises(ConnectionFailed, match="server_login_retry"):
+        bench.handler.try_path(member="db2")
+    assert sum(bench.clock.slept) == pytest.approx(agent_pooler.LOGIN_MEMORY, abs=0.3)
+
+
+def test_a_refused_login_is_not_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    way = Way(bench, monkeypatch, error="password authentication failed", times=1)
+    with pytest.raises(ConnectionFailed, match="password"):
+        bench.handler.try_path(member="db2")
+    assert (way.asked, bench.clock.slept) == (1, [])
