@@ -47,6 +47,8 @@ def inventory(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[pathlib.Pa
             text = text.replace(port, other)
         path.write_text(text)
     assert f"hms_demo_dir: {FOLDER}\n" in (copy / "group_vars" / "all.yml").read_text()
+    if left_over():  # by a run that was killed
+        play(copy, "demo_clean.yml")
     try:
         yield copy
     finally:

@@ -17,6 +17,7 @@ from . import settings
 if t.TYPE_CHECKING:  # pragma: no cover
     from .agent_database import DatabaseHandler
 
+_IN_RECOVERY = "SELECT pg_catalog.pg_is_in_recovery()"
 _SLOT = "SELECT pg_catalog.pg_create_physical_replication_slot(%s, true)"
 _HAS_SLOT = "SELECT true FROM pg_catalog.pg_replication_slots WHERE slot_name = %s"
 _RECEIVERS = "SELECT pid FROM pg_catalog.pg_stat_activity WHERE backend_type = 'walreceiver'"
@@ -142,7 +143,7 @@ class StandbyVerbs:
         self.order_promotion()
         session = self._handler.session()
         self._context.demand(
-            lambda: session.value("SELECT pg_catalog.pg_is_in_recovery()") is False,
+            lambda: session.value(_IN_RECOVERY) is False,
             f"The promotion of {self._host.name}",
             timeout=deadline,
         )
@@ -162,8 +163,13 @@ class StandbyVerbs:
     def order_promotion(self) -> None:
         """Ask for the promotion, unless it has happened; asking twice does no harm."""
         session = self._handler.session()
-        if session.value("SELECT pg_catalog.pg_is_in_recovery()"):
+        if not session.value(_IN_RECOVERY):
+            return
+        try:
             session.execute("SELECT pg_catalog.pg_promote(false)")
+        except HmsError:
+            if session.value(_IN_RECOVERY):  # one that was ordered a moment ago may end between the two statements
+                raise
 
     def follow(self, *, upstream: str) -> dict[str, t.Any]:
         """Stream from `upstream` from now on."""
