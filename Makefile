@@ -150,7 +150,7 @@ test-fast: ## lint and unit tests together: what to run before each commit
 real: $(VENV)/dev.stamp ## run tests/real against real PostgreSQL and PgBouncer servers that the tests start and remove
 	@$(APT) $(POSTGRES_PACKAGES)
 	@echo "== tests against real servers"
-	@$(AS_ROOT) $(PYTEST) tests/real $(PYTEST_ARGS)
+	@$(AS_ROOT) $(PYTEST) --numprocesses=$(JOBS) --dist=loadfile tests/real $(PYTEST_ARGS)
 
 .PHONY: lab-default
 lab-default: $(VENV)/dev.stamp ## molecule: provision virgin hosts, twice, and verify them

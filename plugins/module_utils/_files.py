@@ -156,17 +156,27 @@ class HeldLock:
         """The note of the one who has the lock now, or None; changes nothing."""
         if self.held:
             return None
+        for _attempt in range(_ATTEMPTS):
+            if not self._taken():
+                return None
+            note = self.holder()
+            if note:
+                return note
+            time.sleep(_BETWEEN_ATTEMPTS)  # he is about to leave his note, or has wiped it to let go
+        return {"id": "unknown", "by": "unknown"}
+
+    def _taken(self) -> bool:
         try:
             handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            return None
+            return False
         try:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return self.holder() or {"id": "unknown", "by": "unknown"}
+            return True
         finally:
             os.close(handle)
-        return None
+        return False
 
     def leave_note(self, note: t.Mapping[str, t.Any]) -> None:
         """Replace the note of a lock that is held; one that can't be written leaves the lock as good as it is."""

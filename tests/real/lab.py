@@ -74,6 +74,17 @@ def until(condition: t.Callable[[], bool], what: str, *, seconds: float = 20.0) 
         time.sleep(0.05)
 
 
+def listed_instances() -> list[list[str]]:
+    """The columns of pg_lsclusters. It fails when an instance vanishes under it, as another process's may."""
+    for _attempt in range(5):
+        output = run("pg_lsclusters", "--no-header", check=False)
+        lines = [line.split() for line in output.splitlines() if line.strip()]
+        if all(len(line) >= 6 and line[2].isdigit() for line in lines):
+            return lines
+        time.sleep(0.3)
+    raise AssertionError(f"pg_lsclusters fails:\n{output}")
+
+
 def process_alive(pid: int) -> bool:
     """Whether a process lives; a zombie, not yet reaped, doesn't."""
     try:
@@ -263,8 +274,9 @@ class Lab:
 
     def port(self) -> int:
         """A port that nobody listens on and no instance of this machine is configured for."""
-        configured = {int(line.split()[2]) for line in run("pg_lsclusters", "-h").splitlines() if line.strip()}
-        start = FIRST_PORT + os.getpid() % 400
+        configured = {int(line[2]) for line in listed_instances()}
+        # far from a neighbour, who may look at the same time
+        start = FIRST_PORT + os.getpid() * 83 % (LAST_PORT - FIRST_PORT)
         for port in itertools.chain(range(start, LAST_PORT), range(FIRST_PORT, start)):
             if port not in configured | self._ports and port_is_free(port):
                 self._ports.add(port)

@@ -21,6 +21,8 @@ import typing as t
 
 import pytest
 
+from ansible_collections.hms.postgres.tests.real.lab import listed_instances
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FOLDER = pathlib.Path("/var/lib/hms-postgres-demo-test")
 PORTS = {"25432": "23432", "25433": "23433", "26432": "23434"}
@@ -73,8 +75,7 @@ def play(inventory: pathlib.Path, playbook: str, *more: str) -> tuple[int, str]:
 
 def left_over() -> list[str]:
     """What of the demo is on this machine."""
-    listed = subprocess.run(["pg_lsclusters", "--no-header"], capture_output=True, text=True, check=True).stdout
-    found = [line for line in listed.splitlines() if line.split()[1] in INSTANCES]
+    found = [" ".join(line) for line in listed_instances() if line[1] in INSTANCES]
     for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_bytes().decode(errors="replace").split("\0")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pathlib
 
 from ansible_collections.hms.postgres.tests.real.conftest import PgFactory, PoolerFactory, StandbyFactory
-from ansible_collections.hms.postgres.tests.real.lab import Lab, run, until
+from ansible_collections.hms.postgres.tests.real.lab import Lab, listed_instances, until
 
 
 def test_a_site_in_small(pg_factory: PgFactory, make_standby: StandbyFactory, pgbouncer_factory: PoolerFactory) -> None:
@@ -32,7 +32,7 @@ def test_nothing_is_left(real_servers: None) -> None:  # noqa: ARG001  asked for
     made = lab.primary()
     pid = made.pid
     lab.close()
-    assert made.name not in run("pg_lsclusters", "-h")
+    assert made.name not in [line[1] for line in listed_instances()]
     assert not made.folder.exists()
     assert not made.config.exists()
     assert not pathlib.Path(f"/proc/{pid}/cwd").exists()

@@ -23,7 +23,15 @@ from ansible_collections.hms.postgres.plugins.module_utils._module import Result
 from ansible_collections.hms.postgres.plugins.module_utils._provision import instance_apply
 from ansible_collections.hms.postgres.plugins.module_utils._provision.instance import instance_manager
 from ansible_collections.hms.postgres.plugins.module_utils._provision.instance_model import InstanceWish
-from ansible_collections.hms.postgres.tests.real.lab import OS_USER, VERSION, Instance, Lab, as_postgres, run
+from ansible_collections.hms.postgres.tests.real.lab import (
+    OS_USER,
+    VERSION,
+    Instance,
+    Lab,
+    as_postgres,
+    listed_instances,
+    run,
+)
 
 CONTROLDATA = f"/usr/lib/postgresql/{VERSION}/bin/pg_controldata"
 
@@ -51,8 +59,7 @@ def actions(result: Result) -> list[str]:
 
 def listed(instance: Instance) -> list[str]:
     """The instance's line in Debian's list."""
-    lines = [line.split() for line in run("pg_lsclusters", "-h").splitlines()]
-    return next((line for line in lines if line[1] == instance.name), [])
+    return next((line for line in listed_instances() if line[1] == instance.name), [])
 
 
 def refused(wish: InstanceWish, **changes: t.Any) -> Refused:

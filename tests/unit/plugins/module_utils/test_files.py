@@ -177,6 +177,16 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: pathlib.Path) -> None:
     lock.release()
 
 
+def test_who_looks_while_it_is_let_go_sees_it_free(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The note is wiped a moment before the lock is released."""
+    path = str(tmp_path / "lock")
+    one, two = HeldLock(path), HeldLock(path)
+    assert one.acquire({"id": "a"}) is None
+    os.truncate(path, 0)
+    monkeypatch.setattr(time, "sleep", lambda _seconds: one.release())
+    assert two.look() is None
+
+
 @pytest.mark.usefixtures("quick")
 def test_a_full_disk_keeps_nobody_from_the_lock(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = str(tmp_path / "lock")
