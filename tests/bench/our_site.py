@@ -88,6 +88,14 @@ class Site:
                 continue
         return name
 
+    def freeze_wal_senders(self) -> None:
+        """Let the primary replicate nothing from now on; it acknowledges all the same."""
+        postmaster = int((DIRECTORY / self.primary() / "data" / "postmaster.pid").read_text().split()[0])
+        children = pathlib.Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+        for child in children:
+            if b"walsender" in pathlib.Path(f"/proc/{child}/cmdline").read_bytes():
+                os.kill(int(child), signal.SIGSTOP)
+
     def records(self) -> list[dict[str, t.Any]]:
         """All records, oldest first."""
         return [json.loads(path.read_text()) for path in sorted((DIRECTORY / "records").glob("*.json"))]

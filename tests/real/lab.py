@@ -76,6 +76,7 @@ def until(condition: t.Callable[[], bool], what: str, *, seconds: float = 20.0) 
 
 def listed_instances() -> list[list[str]]:
     """The columns of pg_lsclusters. It fails when an instance vanishes under it, as another process's may."""
+    output = ""
     for _attempt in range(5):
         output = run("pg_lsclusters", "--no-header", check=False)
         lines = [line.split() for line in output.splitlines() if line.strip()]
