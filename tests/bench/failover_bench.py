@@ -9,9 +9,10 @@
 Measured: from the playbook's start (the process, Ansible's own start included) to the first write acknowledged,
 the critical section, and, by the writers' ledgers, what was lost.
 
-Where commits wait for nobody (async), the primary's WAL senders are frozen for a moment before it is killed: on one machine
-replication is otherwise too quick for anything to be lost. Every acknowledged write that is lost must be in the list;
-the list may hold one more for each writer, whose commit was on disk when the kill came and never acknowledged.
+Where commits wait for nobody (async), the primary's WAL senders are frozen for a moment before it is killed: on one
+machine replication is otherwise too quick for anything to be lost. Every acknowledged write that is lost must be in
+the list; the list may hold one more for each writer, whose commit was on disk when the kill came and never
+acknowledged.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import argparse
 import time
 
 from ansible_collections.hms.postgres.tests.bench.our_site import Site
-from ansible_collections.hms.postgres.tests.bench.writers import CREATE, Writers, describe
+from ansible_collections.hms.postgres.tests.bench.writers import CREATE, WRITERS, Writers, describe
 
 SETTLE = 2.0
 LAG = 0.3
@@ -60,12 +61,8 @@ def measure(runs: int, policy: str) -> None:
         print(f"critical section: {describe(sections)}")
         lost, listed = (sum(column) for column in zip(*losses, strict=True))
         print(f"acknowledged writes lost: {lost}; transactions listed as lost: {listed}")
-        unlisted = [
-            number + 1
-            for number, (gone, named) in enumerate(losses)
-            if not gone <= named <= gone + len(writers.ledgers)
-        ]
-        print(f"runs in which the list and the ledgers disagree: {unlisted or 'none'}")
+        wrong = [number + 1 for number, (gone, named) in enumerate(losses) if not gone <= named <= gone + WRITERS]
+        print(f"runs in which the list and the ledgers disagree: {wrong or 'none'}")
     finally:
         site.stop()
 

@@ -13,6 +13,7 @@ import typing as t
 
 import psycopg
 
+WRITERS = 8
 TABLE = "bench_ledger"
 CREATE = f"CREATE TABLE IF NOT EXISTS {TABLE} (source int, seq bigint, PRIMARY KEY (source, seq))"
 INSERT = f"INSERT INTO {TABLE} (source, seq) VALUES (%s, %s)"
@@ -30,7 +31,7 @@ class Ledger:
 class Writers:
     """`count` threads, each a client of its own, `pause` seconds between its transactions."""
 
-    def __init__(self, conninfo: str, *, count: int = 8, pause: float = 0.005) -> None:
+    def __init__(self, conninfo: str, *, count: int = WRITERS, pause: float = 0.005) -> None:
         self._conninfo = conninfo
         self._pause = pause
         self._stop = threading.Event()
