@@ -31,6 +31,8 @@ _MISSING = re.compile(r'could not find file "([0-9A-F]{24})"')
 _STOPPED = re.compile(r"error in WAL record at ([0-9A-F]+/[0-9A-F]+): (.*)")
 _NOTHING = "could not find a valid record after"
 _NO_FILES = "could not find any WAL file"
+_EMPTY = "header specifies 0 bytes"
+_SEGMENT = re.compile(r"[0-9A-F]{24}")
 
 
 class WalRecord(t.NamedTuple):
@@ -183,9 +185,11 @@ class ProgramLines:
 class Reading:
     """Iterates over records; afterwards `end` tells how the log ended."""
 
-    def __init__(self, lines: LineSource, argv: t.Sequence[str]) -> None:
+    def __init__(self, lines: LineSource, argv: t.Sequence[str], *, missing: str = "") -> None:
+        """`missing` is the file that isn't there where the program, told to stop before it, would end well."""
         self._lines = lines
         self._argv = list(argv)
+        self._missing = missing
         self._end: WalEnd | None = None
 
     @property
@@ -212,6 +216,10 @@ class Reading:
 
     def _conclude(self, rc: int, stderr: str, last: int | None) -> None:
         self._end = classify_end(rc, stderr, last)
+        if self._missing and (rc == 0 or _EMPTY in stderr):
+            self._end = WalEnd("missing_segment", last, stderr.strip()[-500:], self._missing)
+        elif self._end is None and _EMPTY in stderr:  # the first file was made for what was to come, and never written
+            self._end = WalEnd("nothing", None, stderr.strip()[-500:])
         if self._end is None:
             tail = stderr.strip()
             raise ToolFailed(
@@ -256,13 +264,16 @@ class PgWaldump:
         `limit` stops after so many of them.
         """
         argv = [self._program, "--path", wal_directory, "--timeline", str(timeline), "--start", format_lsn(start_lsn)]
-        if end_lsn is not None:
+        files, missing = _files_to_name(wal_directory, timeline, start_lsn, end_lsn)
+        if end_lsn is not None and not missing:
             argv += ["--end", format_lsn(end_lsn)]
         if limit is not None:
             argv += ["--limit", str(limit)]
         for rmgr in rmgrs:
             argv += ["--rmgr", rmgr]
-        return Reading(self._open_lines(argv, timeout=timeout, os_user=self._os_user), argv)
+        argv += files
+        lines = self._open_lines(argv, timeout=timeout, os_user=self._os_user)
+        return Reading(lines, argv, missing=missing if limit is None or not files else "")
 
     def first_at_or_after(
         self, wal_directory: str, lsn: int, *, timeline: int, timeout: float = 60.0
@@ -283,6 +294,41 @@ class PgWaldump:
         """The record that begins exactly at `lsn`, or None. Raises like `first_at_or_after`."""
         found = self.first_at_or_after(wal_directory, lsn, timeline=timeline, timeout=timeout)
         return found if found is not None and found.lsn == lsn else None
+
+
+def _files_to_name(wal_directory: str, timeline: int, start: int, end: int | None) -> tuple[list[str], str]:
+    """The first and the last file to be read, where the program has to be told; and the one after it that is missing.
+
+    Not told, it learns the segments' size from whichever file comes first, and fails when that one is empty: made by
+    the server for what was to come. Told, it ends well after the last file.
+    """
+    names = _segments(wal_directory)
+    if not any(_is_empty(os.path.join(wal_directory, name)) for name in names):
+        return [], ""
+    size = os.path.getsize(os.path.join(wal_directory, names[0]))
+    first = segment_name(timeline, start, size)
+    if first not in names:
+        return [], first
+    wanted = None if end is None else segment_name(timeline, max(start, end - 1), size)
+    last = position = start - start % size
+    while segment_name(timeline, position, size) in names and segment_name(timeline, last, size) != wanted:
+        last = position
+        position += size
+    name = segment_name(timeline, last, size)
+    return [first, name], "" if name == wanted else segment_name(timeline, last + size, size)
+
+
+def _segments(wal_directory: str) -> list[str]:
+    """The WAL files in a folder; none where it can't be read: pg_waldump will say what is wrong there."""
+    try:
+        return sorted(name for name in os.listdir(wal_directory) if _SEGMENT.fullmatch(name))
+    except OSError:
+        return []
+
+
+def _is_empty(path: str) -> bool:
+    with open(path, "rb") as segment:
+        return segment.read(2) == b"\0\0"
 
 
 def missing_segment(segment: str, wal_directory: str) -> HmsError:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import typing as t
 
 import pytest
@@ -126,6 +127,51 @@ def test_argv_and_reading() -> None:
         "--limit", "5", "--rmgr", "Heap", "--rmgr", "XLOG",
     ]  # fmt: skip
     assert script.finished == 1
+
+
+EMPTY = 'pg_waldump: error: WAL segment size must be a power of two, but the WAL file "0" header specifies 0 bytes\n'
+SEGMENT = 16 << 20
+
+
+def wal_folder(folder: pathlib.Path, **written: bool) -> str:
+    """Segments of timeline 2 by their number; some were never written to."""
+    for number, full in written.items():
+        with (folder / f"0000000200000000{int(number[1:]):08X}").open("wb") as segment:
+            segment.write(b"\x10\xd1" if full else b"")
+            segment.truncate(SEGMENT)
+    return str(folder)
+
+
+def test_with_an_empty_file_the_files_are_named(tmp_path: pathlib.Path) -> None:
+    """Else the program looks at any file to learn the segments' size."""
+    wal = wal_folder(tmp_path, n3=True, n4=True, n5=False, n9=True)
+    script = Script([COMMIT], 1, END)
+    list(tool(script).records(wal, start_lsn=0x3000028, timeline=2))
+    assert script.argv[-2:] == ["000000020000000000000003", "000000020000000000000005"]
+    list(tool(script).records(wal, start_lsn=0x3000028, timeline=2, end_lsn=0x4000028))
+    assert script.argv[-4:] == ["--end", "0/4000028", "000000020000000000000003", "000000020000000000000004"]
+    list(tool(script).records(wal, start_lsn=0x3000028, timeline=2, end_lsn=0x4000000))
+    assert script.argv[-2:] == ["000000020000000000000003", "000000020000000000000003"]
+
+
+def test_without_an_empty_file_nothing_is_named(tmp_path: pathlib.Path) -> None:
+    script = Script([COMMIT], 1, END)
+    list(tool(script).records(wal_folder(tmp_path, n3=True), start_lsn=0x3000028, timeline=2))
+    assert script.argv[-1] == "0/3000028"
+
+
+def test_what_is_missing_is_said_although_the_program_ended_well(tmp_path: pathlib.Path) -> None:
+    wal = wal_folder(tmp_path, n3=True, n4=False)
+    reading = tool(Script([COMMIT], 0)).records(wal, start_lsn=0x3000028, timeline=2, end_lsn=0x6000028)
+    list(reading)
+    assert (reading.end.kind, reading.end.segment) == ("missing_segment", "000000020000000000000005")
+
+
+def test_a_log_that_ends_with_its_segment(tmp_path: pathlib.Path) -> None:
+    wal = wal_folder(tmp_path, n3=False)
+    assert tool(Script([], 1, EMPTY)).first_at_or_after(wal, 0x3000000, timeline=2) is None
+    with pytest.raises(HmsError, match="000000020000000000000002 is not in"):
+        tool(Script([], 1, EMPTY)).first_at_or_after(wal, 0x2000000, timeline=2)
 
 
 def test_a_reader_that_stops_early_ends_the_program() -> None:
