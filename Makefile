@@ -24,6 +24,7 @@ STAGE := $(CACHE)/stage
 COLLECTION := $(STAGE)/ansible_collections/hms/postgres
 APT := tests/gates/apt_install.sh
 POSTGRES_PACKAGES := postgresql postgresql-client pgbouncer python3-psycopg openssl
+BACKUP_PACKAGES := pgbackrest gnupg python3-gnupg python3-boto3 zstd lz4 pigz gzip util-linux
 
 export PATH := $(BIN):$(PATH)
 # Ansible insists on UTF-8; a bare machine has no other locale than this one.
@@ -148,7 +149,7 @@ test-fast: ## lint and unit tests together: what to run before each commit
 
 .PHONY: real
 real: $(VENV)/dev.stamp ## run tests/real against real PostgreSQL and PgBouncer servers that the tests start and remove
-	@$(APT) $(POSTGRES_PACKAGES)
+	@$(APT) $(POSTGRES_PACKAGES) $(BACKUP_PACKAGES)
 	@echo "== tests against real servers"
 	@$(AS_ROOT) $(PYTEST) --numprocesses=$(JOBS) --dist=loadfile tests/real $(PYTEST_ARGS)
 
@@ -160,12 +161,17 @@ lab-default: $(VENV)/dev.stamp ## molecule: provision virgin hosts, twice, and v
 lab-failover: $(VENV)/dev.stamp ## molecule: switchover, failover and rejoin under injected faults
 	@molecule test --scenario-name failover
 
+.PHONY: lab-backup
+lab-backup: $(VENV)/dev.stamp ## molecule: backups of every type to a folder and to S3, restored on another host by hand
+	@molecule test --scenario-name backup
+
 .PHONY: test
 test: ## everything that CI runs
 	@$(MAKE) test-fast
 	@$(MAKE) real
 	@$(MAKE) lab-default
 	@$(MAKE) lab-failover
+	@$(MAKE) lab-backup
 	@$(MAKE) demo-test
 
 ##-- the embedded demo
@@ -189,7 +195,7 @@ demo-test: ## run the demo from nothing, and remove it
 
 .PHONY: bench
 bench: $(VENV)/dev.stamp $(VENV)-bench/stamp ## measure switchover and failover, and Patroni beside them (BENCH_ARGS=)
-	@$(APT) $(POSTGRES_PACKAGES) etcd-server
+	@$(APT) $(POSTGRES_PACKAGES) $(BACKUP_PACKAGES) etcd-server
 	@PYTHONPATH=$(CURDIR)/.collections python tests/bench $(BENCH_ARGS)
 
 ##-- release

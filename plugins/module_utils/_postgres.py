@@ -190,6 +190,11 @@ class PsycopgSession:
             self._found += _rows_of(result)
         return False
 
+    def cancel(self) -> None:
+        """Have the server end the statement that another thread waits for; never raises."""
+        with contextlib.suppress(Exception):
+            self.connection.cancel()
+
     def close(self) -> None:
         with contextlib.suppress(Exception):
             self.connection.close()

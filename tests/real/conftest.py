@@ -15,6 +15,7 @@ import typing as t
 import pytest
 
 from ansible_collections.hms.postgres.tests.real.lab import Instance, Lab, Pooler, clear_stale, missing
+from ansible_collections.hms.postgres.tests.real.s3_server import S3Server
 
 
 class PgFactory(t.Protocol):
@@ -36,6 +37,16 @@ class PoolerFactory(t.Protocol):
 
     def __call__(self, databases: t.Mapping[str, Instance | str], **settings: str) -> Pooler:
         """A running pooler."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def open_to_servers(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The servers' user can pass through to a test's folder; with workers there is one level more."""
+    base = tmp_path_factory.getbasetemp()
+    for folder in (base, *base.parents):
+        if not folder.name.startswith(("pytest-", "popen-")):
+            break
+        folder.chmod(0o711)
 
 
 @pytest.fixture(scope="session")
@@ -83,3 +94,10 @@ def make_standby(lab: Lab) -> StandbyFactory:
 def pgbouncer_factory(lab: Lab) -> PoolerFactory:
     """Makes poolers."""
     return lab.pooler
+
+
+@pytest.fixture(scope="module")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[S3Server]:
+    """A real S3 server with TLS and credentials, for all tests of a file."""
+    with S3Server(tmp_path_factory.mktemp("s3")) as server:
+        yield server

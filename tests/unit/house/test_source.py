@@ -25,7 +25,7 @@ MODULE_UTILS = [path for path in PLUGINS if "module_utils" in path.parts]
 MODULES = [path for path in PLUGINS if path.parent.name == "modules"]
 
 # Rooms on the ground floor: any room above may use them.
-COMMON = {"_tools"}
+COMMON = {"_store", "_tools"}
 # What one room lends to another by name. Provisioning lays out what the operations will read, so it speaks the
 # cluster's words: its facts, files and settings; never its plans, agents or coordinators.
 LENT = {("_provision", "_cluster"): {"databases_file", "facts", "member_config", "model", "settings"}}
