@@ -28,6 +28,44 @@ def _sync_guard(arguments: argparse.Namespace) -> int:
     return sync_guard_main(arguments.config, once=arguments.once)
 
 
+def _backup(arguments: argparse.Namespace) -> int:
+    from ._backup.job import main_backup
+
+    return main_backup(arguments.config, arguments.job)
+
+
+def _backup_check(arguments: argparse.Namespace) -> int:
+    from ._backup.job import main_check
+
+    return main_check(arguments.config, arguments.job)
+
+
+def _backup_verify(arguments: argparse.Namespace) -> int:
+    from ._backup.job import main_verify
+
+    return main_verify(
+        arguments.config, arguments.job, identifier=arguments.id, which=arguments.which, level=arguments.level
+    )
+
+
+def _backup_options(name: str, command: argparse.ArgumentParser) -> None:
+    """The options of the commands about backups; exit code 2 is theirs for a bad configuration, as it is argparse's."""
+    command.add_argument(
+        "--job", required=name == "backup", default="", help="the job's name in the schedule of backup.json"
+    )
+    if name == "backup-verify":
+        command.add_argument("--id", default="", help="one backup by its id")
+        command.add_argument(
+            "--which",
+            choices=["newest", "unverified", "all"],
+            default="newest",
+            help="the newest of each kind, those not verified, or all",
+        )
+        command.add_argument(
+            "--level", choices=["read", "deep"], default="read", help="read to the end, or restore and compare"
+        )
+
+
 def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     root = argparse.ArgumentParser(prog="hms-postgres", description="The on-host part of hms.postgres.")
@@ -36,12 +74,17 @@ def parser() -> argparse.ArgumentParser:
         ("agent", _agent, "serve a coordinator over standard input and output"),
         ("start-guard", _start_guard, "decide whether the instance on this host may start"),
         ("sync-guard", _sync_guard, "let commits go on alone while no standby streams, under the policy degrade"),
+        ("backup", _backup, "run one job of the backup schedule, if it is this host's turn"),
+        ("backup-check", _backup_check, "see that the newest verified backups are as young as the policy wants"),
+        ("backup-verify", _backup_verify, "prove backups that exist, and note the result beside them"),
     ):
         command = commands.add_parser(name, help=purpose, description=purpose)
-        command.add_argument("--config", required=True, help="the directory that holds member.json")
+        command.add_argument("--config", required=True, help="the directory that holds member.json and backup.json")
         command.set_defaults(function=function)
         if name == "sync-guard":
             command.add_argument("--once", action="store_true", help="look once, say what is seen, and end")
+        if name.startswith("backup"):
+            _backup_options(name, command)
     return root
 
 

@@ -1,0 +1,224 @@
+# Copyright (c) 2026, the hms.postgres authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The proof by restoring: into a scratch database on the same server, rows counted and compared. PRIVATE.
+
+The scratch database's name tells whose it is, and an advisory lock is held on that name while it is in use; so what a
+killed run left behind is known as such, and dropped by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import time
+import typing as t
+
+from .._errors import HmsError
+from .._pipeline import Pipeline, Stage
+from .._postgres import ConnectionParams, Session, quote_identifier, quote_literal
+from .._store.model import ObjectStore
+from .._tools.pg_restore import PgRestore
+from .clients import Clients
+from .facts import Connect, DatabaseFacts, read_relations
+from .keys import Keyring
+from .manifest import Manifest, Member
+from .snapshot import countable
+from .streams import read_stages
+
+PREFIX = "hms_verify_"
+_MAINTENANCE = ("postgres", "template1")
+_SHOWN = 10
+_TAKE = "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended(%s, 0))"
+_RELEASE = "SELECT pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended(%s, 0))"
+
+
+@dataclasses.dataclass(frozen=True)
+class DeepCheck:
+    """What came out of a restore."""
+
+    problems: tuple[str, ...]
+    rows_compared: int
+    seconds: float
+
+
+def scratch_prefix(cluster: str, database: str) -> str:
+    """What the names of all scratch databases of one database begin with."""
+    return PREFIX + hashlib.sha256(f"{cluster}\0{database}".encode()).hexdigest()[:10] + "_"
+
+
+def scratch_name(manifest: Manifest) -> str:
+    """The name of the scratch database of one backup."""
+    return scratch_prefix(manifest.cluster, manifest.database) + manifest.id[-4:]
+
+
+def create_statement(name: str, database: DatabaseFacts, major: int) -> str:
+    """CREATE DATABASE with the original's encoding and locale, without anything of a template in it."""
+    parts = [
+        f"CREATE DATABASE {quote_identifier(name)} TEMPLATE template0 CONNECTION LIMIT 5",
+        f"ENCODING {quote_literal(database.encoding)}",
+        f"LC_COLLATE {quote_literal(database.collate)} LC_CTYPE {quote_literal(database.ctype)}",
+    ]
+    if major >= 15 and database.provider == "i":
+        parts.append(f"LOCALE_PROVIDER icu ICU_LOCALE {quote_literal(database.locale)}")
+    if major >= 17 and database.provider == "b":
+        parts.append(f"LOCALE_PROVIDER builtin BUILTIN_LOCALE {quote_literal(database.locale)}")
+    return " ".join(parts)
+
+
+def compare(manifest: Manifest, found: t.Mapping[str, int], large_objects: int) -> tuple[str, ...]:
+    """What a restored database lacks or has too much, by the manifest's counts. Pure."""
+    problems = []
+    counted: t.Mapping[str, int] | None = manifest.contents.get("rows")
+    expected = counted or {}
+    if counted is not None and manifest.type == "full":
+        wrong = [
+            f"{name} has {found[name]} rows in place of {count}"
+            for name, count in expected.items()
+            if name in found and found[name] != count
+        ]
+        problems += _few(wrong)
+        problems += _few([f"{name} is missing" for name in expected if name not in found])
+    elif len(found) < int(manifest.contents.get("restorable_tables", 0)):
+        problems.append(f"{len(found)} tables came back of {manifest.contents['restorable_tables']}")
+    wanted = int(manifest.contents.get("large_objects") or 0)
+    if manifest.type == "full" and large_objects != wanted:
+        problems.append(f"{large_objects} large objects came back of {wanted}")
+    return tuple(problems)
+
+
+def _few(found: list[str]) -> list[str]:
+    return found if len(found) <= _SHOWN else [*found[:_SHOWN], f"and {len(found) - _SHOWN} more"]
+
+
+class DeepVerifier:
+    """Restores one backup and compares what comes back."""
+
+    def __init__(
+        self,
+        *,
+        connection: ConnectionParams,
+        connect: Connect,
+        clients: Clients,
+        os_user: str | None,
+        superuser: bool,
+    ) -> None:
+        self._connection = connection
+        self._connect = connect
+        self._clients = clients
+        self._os_user = os_user
+        self._superuser = superuser
+
+    def _maintenance(self) -> Session:
+        failed: HmsError | None = None
+        for name in _MAINTENANCE:
+            # creating and dropping a database copies and syncs files, for which there is no telling how long it takes
+            params = dataclasses.replace(self._connection, dbname=name, statement_timeout=600.0)
+            try:
+                return self._connect(params)
+            except HmsError as error:
+                failed = failed or error
+        raise failed or HmsError("There is no database to connect to.", reason="connection_failed")
+
+    def restore_and_compare(
+        self,
+        store: ObjectStore,
+        manifest: Manifest,
+        keyring: Keyring,
+        *,
+        database: DatabaseFacts,
+        major: int,
+        deadline: float,
+    ) -> DeepCheck:
+        """The whole of it. A restore that fails is a problem of the backup; a server that fails is an error."""
+        begun = time.monotonic()
+        name = scratch_name(manifest)
+        maintenance = self._maintenance()
+        try:
+            drop_abandoned(maintenance, scratch_prefix(manifest.cluster, manifest.database))
+            take_name(maintenance, name)
+            maintenance.execute(create_statement(name, database, major))
+            try:
+                problems, compared = self._prove(store, manifest, keyring, name, deadline)
+            finally:
+                drop_database(maintenance, name)
+        finally:
+            maintenance.close()
+        return DeepCheck(problems, compared, round(time.monotonic() - begun, 3))
+
+    def _prove(
+        self, store: ObjectStore, manifest: Manifest, keyring: Keyring, name: str, deadline: float
+    ) -> tuple[tuple[str, ...], int]:
+        member = next(found for found in manifest.members if found.role in _RESTORED[manifest.type])
+        scratch = dataclasses.replace(self._connection, dbname=name)
+        try:
+            self._restore(store, manifest, member, keyring, scratch, deadline)
+        except HmsError as error:
+            if error.reason != "stage_failed":
+                raise
+            return (f"{member.name} does not restore: {error.message}",), 0
+        session = self._connect(scratch)
+        try:
+            session.execute("SET statement_timeout = 0")
+            tables = countable(read_relations(session), is_standby=False)
+            found = {
+                table.shown: int(session.value(f"SELECT pg_catalog.count(*) FROM ONLY {table.quoted}"))
+                for table in tables
+            }
+            large = int(session.value("SELECT pg_catalog.count(*) FROM pg_catalog.pg_largeobject_metadata"))
+        finally:
+            session.close()
+        return compare(manifest, found, large), len(found)
+
+    def _restore(
+        self,
+        store: ObjectStore,
+        manifest: Manifest,
+        member: Member,
+        keyring: Keyring,
+        scratch: ConnectionParams,
+        deadline: float,
+    ) -> None:
+        program = PgRestore(self._clients.pg_restore.path, os_user=self._os_user)
+        restore = program.into_database_stage(scratch, owners=self._superuser)
+        # a subscription would wait for the original's slot, and keep the scratch database from being dropped
+        restore = dataclasses.replace(restore, argv=(*restore.argv, "--no-publications", "--no-subscriptions"))
+        stages: list[Stage] = [*read_stages(member.name, keyring, os_user=self._os_user), restore]
+        reader = store.open(manifest.key(member.name))
+        try:
+            Pipeline(stages, deadline=deadline, what="The restore for the verification").feed(reader.read)
+        finally:
+            reader.close()
+
+
+_RESTORED: dict[str, tuple[str, ...]] = {"full": ("data",), "schema_only": ("schema",)}
+
+
+def take_name(session: Session, name: str) -> None:
+    """Hold a scratch database's name as long as the session lives."""
+    if not session.value(_TAKE, (name,)):
+        raise HmsError(
+            f"The scratch database {name} is in use by another verification.",
+            reason="busy",
+            phase="verify",
+            next_step="Wait for it, then run again.",
+        )
+
+
+def drop_abandoned(session: Session, prefix: str) -> None:
+    """Drop the scratch databases whose name begins with `prefix` and that nobody works with."""
+    found = session.rows(
+        "SELECT datname FROM pg_catalog.pg_database WHERE pg_catalog.starts_with(datname::text, %s)", (prefix,)
+    )
+    for (name,) in found:
+        if session.value(_TAKE, (name,)):
+            drop_database(session, name)
+            session.execute(_RELEASE, (name,))
+
+
+def drop_database(session: Session, name: str) -> None:
+    """Drop one, whoever is still connected to it. One that can't be dropped now is dropped by the next run."""
+    with contextlib.suppress(HmsError):
+        session.execute(f"DROP DATABASE IF EXISTS {quote_identifier(name)} WITH (FORCE)")
