@@ -2,15 +2,25 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The benchmarks: ``python tests/bench switchover|failover [options]``; both, one after the other, without a word."""
+"""The benchmarks: ``python tests/bench NAME [options]``; all of them without a name."""
 
 from __future__ import annotations
 
 import sys
 
-from ansible_collections.hms.postgres.tests.bench import failover_bench, switchover_bench
+from ansible_collections.hms.postgres.tests.bench import (
+    backup_bench,
+    failover_bench,
+    incremental_bench,
+    switchover_bench,
+)
 
-BENCHES = {"switchover": switchover_bench.main, "failover": failover_bench.main}
+BENCHES = {
+    "switchover": switchover_bench.main,
+    "failover": failover_bench.main,
+    "backup": backup_bench.main,
+    "incremental": incremental_bench.main,
+}
 
 
 def main() -> int:
