@@ -124,7 +124,8 @@ def parse(data: t.Any) -> Policy:
             raise bad_config(f"{name} must be a mapping.")
     notify_from(parts["notify"])
     metrics = parts["metrics"]
-    if set(metrics) - {"path"} or not str(metrics.get("path") or "/x.prom").startswith("/"):
+    path = str(metrics.get("path") or "/x.prom")
+    if set(metrics) - {"path"} or not path.startswith("/") or not path.endswith(".prom"):
         raise bad_config("metrics has one setting, path, the absolute path of a file that ends in .prom.")
     schedule = parts["schedule"]
     jobs = [_job(str(name), job, base) for name, job in schedule.items() if not _switched_off(name, job)]

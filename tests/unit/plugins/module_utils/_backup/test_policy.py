@@ -122,6 +122,8 @@ def test_a_mistake_is_named_with_its_job(schedule: t.Any, words: str) -> None:
 def test_other_mistakes() -> None:
     assert "must be a mapping" in refusal([])
     assert "schedule must be a mapping" in refusal({**BASE, "schedule": [1]})
+    for path in ("backups.prom", "/var/lib/node_exporter/backups.txt"):
+        assert "a file that ends in .prom" in refusal({**BASE, "metrics": {"path": path}})
     with pytest.raises(HmsError, match=r"There is no job 'hourly'; the schedule has daily\."):
         parsed(STAGING).job("hourly")
     with pytest.raises(HmsError, match="the schedule has none"):
