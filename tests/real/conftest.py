@@ -39,9 +39,9 @@ class PoolerFactory(t.Protocol):
         """A running pooler."""
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def open_to_servers(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The servers' user can pass through to a test's folder; with workers there is one level more."""
+    """The servers' user can pass through to a test's folder; another pytest of this user closes it again."""
     base = tmp_path_factory.getbasetemp()
     for folder in (base, *base.parents):
         if not folder.name.startswith(("pytest-", "popen-")):

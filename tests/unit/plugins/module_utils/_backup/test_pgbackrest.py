@@ -257,6 +257,38 @@ class TestStanza:
         assert [action.what for action in found] == expected
 
 
+class Checks:
+    """A driver whose checks end one after the other as it is told."""
+
+    def __init__(self, *errors: str) -> None:
+        self.errors = list(errors)
+        self.timeouts: list[float] = []
+
+    def check(self, *, timeout: float) -> None:
+        self.timeouts.append(timeout)
+        error = self.errors.pop(0)
+        if error:
+            raise HmsError(error)
+
+
+class TestProof:
+    LATE = "ERROR: [082]: WAL segment 2 was not archived before the 30000ms timeout"
+
+    @pytest.mark.parametrize("errors", [[""], [LATE, ""]])
+    def test_an_archiver_that_slept_is_woken_by_a_second_check(self, errors: list[str]) -> None:
+        driver = Checks(*errors)
+        pgbackrest_stanza.prove(t.cast("t.Any", driver), wait_seconds=60.0)
+        assert driver.timeouts == [30.0] * len(errors)
+
+    @pytest.mark.parametrize(("errors", "asked"), [([LATE, LATE], 2), (["ERROR: [028]: wrong stanza"], 1)])
+    def test_wal_that_does_not_arrive_is_an_error(self, errors: list[str], asked: int) -> None:
+        driver = Checks(*errors)
+        with pytest.raises(HmsError) as failed:
+            pgbackrest_stanza.prove(t.cast("t.Any", driver), wait_seconds=60.0)
+        assert (failed.value.phase, len(driver.timeouts)) == ("check", asked)
+        assert "does not arrive" in failed.value.state
+
+
 class TestConfiguration:
     DATA: t.ClassVar[dict[str, t.Any]] = {
         "stanza": "hospital",
