@@ -164,7 +164,7 @@ class _Pump(threading.Thread):
                 if self._see is not None:
                     self._see(data)
                 self._give(data)
-        except BaseException as error:  # noqa: BLE001  # whatever it is, the thread that waits for us raises it
+        except BaseException as error:  # noqa: BLE001  whatever it is, the thread that waits for us raises it
             self.error = error
         finally:
             self.close()
