@@ -291,7 +291,8 @@ next_step:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.hms.postgres.plugins.module_utils import _module
-from ansible_collections.hms.postgres.plugins.module_utils._backup.arguments import BACKUP, STORE
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.arguments import STORE
+from ansible_collections.hms.postgres.plugins.module_utils._backup.arguments import BACKUP
 from ansible_collections.hms.postgres.plugins.module_utils._backup.info import info
 from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
 from ansible_collections.hms.postgres.plugins.module_utils._command import SystemRunner

@@ -204,7 +204,8 @@ next_step:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.hms.postgres.plugins.module_utils import _module
-from ansible_collections.hms.postgres.plugins.module_utils._backup.arguments import BACKUP, ENCRYPTION, STORE
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.arguments import ENCRYPTION, STORE
+from ansible_collections.hms.postgres.plugins.module_utils._backup.arguments import BACKUP
 from ansible_collections.hms.postgres.plugins.module_utils._backup.reverify import verify
 from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
 from ansible_collections.hms.postgres.plugins.module_utils._command import SystemRunner

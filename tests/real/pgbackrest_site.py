@@ -15,12 +15,10 @@ import subprocess
 import time
 import typing as t
 
-from ansible_collections.hms.postgres.plugins.module_utils._backup import (
-    pgbackrest_catalog,
-    pgbackrest_engine,
-    pgbackrest_stanza,
-)
-from ansible_collections.hms.postgres.plugins.module_utils._backup.model import Compression, Wish
+from ansible_collections.hms.postgres.plugins.module_utils._artifact import pgbackrest_catalog
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.model import Compression
+from ansible_collections.hms.postgres.plugins.module_utils._backup import pgbackrest_engine, pgbackrest_stanza
+from ansible_collections.hms.postgres.plugins.module_utils._backup.model import Wish
 from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
 from ansible_collections.hms.postgres.plugins.module_utils._command import SystemRunner
 from ansible_collections.hms.postgres.plugins.module_utils._module import Result

@@ -18,11 +18,11 @@ import typing as t
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / ".collections"))
 
-from ansible_collections.hms.postgres.plugins.module_utils._backup.keys import prepare_keyring
-from ansible_collections.hms.postgres.plugins.module_utils._backup.manifest import Member
-from ansible_collections.hms.postgres.plugins.module_utils._backup.model import Compression, Encryption
-from ansible_collections.hms.postgres.plugins.module_utils._backup.streams import store_stream, suffix
-from ansible_collections.hms.postgres.plugins.module_utils._backup.verify import verify_member
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.keys import prepare_keyring
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.manifest import Member
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.model import Compression, Encryption
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.streams import store_stream, suffix
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.verify import verify_member
 from ansible_collections.hms.postgres.plugins.module_utils._command import SystemRunner
 from ansible_collections.hms.postgres.plugins.module_utils._pipeline import Stage
 from ansible_collections.hms.postgres.plugins.module_utils._store.model import FolderSpec

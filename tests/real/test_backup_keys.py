@@ -17,9 +17,13 @@ import typing as t
 
 import pytest
 
-from ansible_collections.hms.postgres.plugins.module_utils._backup.keys import Keyring, prepare_keyring, reading_keyring
-from ansible_collections.hms.postgres.plugins.module_utils._backup.model import Compression, Encryption
-from ansible_collections.hms.postgres.plugins.module_utils._backup.streams import read_stages, source_of, store_bytes
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.keys import (
+    Keyring,
+    prepare_keyring,
+    reading_keyring,
+)
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.model import Compression, Encryption
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.streams import read_stages, source_of, store_bytes
 from ansible_collections.hms.postgres.plugins.module_utils._command import SystemRunner
 from ansible_collections.hms.postgres.plugins.module_utils._errors import Refused, ToolFailed
 from ansible_collections.hms.postgres.plugins.module_utils._pipeline import Pipeline
@@ -277,7 +281,7 @@ def test_our_own_violent_end_leaves_no_agent_and_no_program(
 
 def sweep_now(home: str) -> None:
     """The next run, an hour later."""
-    from ansible_collections.hms.postgres.plugins.module_utils._backup.gpg_home import sweep
+    from ansible_collections.hms.postgres.plugins.module_utils._artifact.gpg_home import sweep
 
     assert home in sweep(str(pathlib.Path(home).parent), now=lambda: time.time() + 3600)
 

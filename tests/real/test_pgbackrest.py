@@ -15,11 +15,8 @@ import subprocess
 
 import pytest
 
-from ansible_collections.hms.postgres.plugins.module_utils._backup import (
-    pgbackrest_engine,
-    pgbackrest_retention,
-    pgbackrest_verify,
-)
+from ansible_collections.hms.postgres.plugins.module_utils._artifact import pgbackrest_verify
+from ansible_collections.hms.postgres.plugins.module_utils._backup import pgbackrest_engine, pgbackrest_retention
 from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused
 from ansible_collections.hms.postgres.plugins.module_utils._record import is_id

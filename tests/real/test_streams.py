@@ -19,11 +19,15 @@ import typing as t
 
 import pytest
 
-from ansible_collections.hms.postgres.plugins.module_utils._backup.keys import Keyring, prepare_keyring, reading_keyring
-from ansible_collections.hms.postgres.plugins.module_utils._backup.manifest import Member
-from ansible_collections.hms.postgres.plugins.module_utils._backup.model import Compression, Encryption
-from ansible_collections.hms.postgres.plugins.module_utils._backup.streams import store_stream, suffix
-from ansible_collections.hms.postgres.plugins.module_utils._backup.verify import MemberCheck, verify_member
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.keys import (
+    Keyring,
+    prepare_keyring,
+    reading_keyring,
+)
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.manifest import Member
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.model import Compression, Encryption
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.streams import store_stream, suffix
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.verify import MemberCheck, verify_member
 from ansible_collections.hms.postgres.plugins.module_utils._command import SystemRunner
 from ansible_collections.hms.postgres.plugins.module_utils._postgres import ConnectionParams
 from ansible_collections.hms.postgres.plugins.module_utils._store.model import FolderSpec, ObjectStore

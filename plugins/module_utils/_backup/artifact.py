@@ -12,6 +12,8 @@ import datetime
 import functools
 import typing as t
 
+from .._artifact.manifest import MANIFEST, Manifest, Member, Verification
+from .._artifact.verify import ArtifactCheck, verify_artifact
 from .._clock import iso, parse_iso
 from .._errors import HmsError, ToolFailed, defect
 from .._files import dump_json
@@ -24,12 +26,10 @@ from .contents import read_contents, read_properties
 from .deep_verify import DeepVerifier
 from .dump_engine import FROM_SNAPSHOT, DumpEngine, Place, lost_race
 from .look import Look, Ports
-from .manifest import MANIFEST, Manifest, Member, Verification
 from .model import Wish
 from .plan import BackupPlan, MemberPlan
 from .record import BackupRecord
 from .snapshot import Leader, RowCounter, Snapshot, countable
-from .verify import ArtifactCheck, verify_artifact
 
 _ATTEMPTS = 4
 _PAUSE = 2.0

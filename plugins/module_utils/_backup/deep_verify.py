@@ -16,17 +16,17 @@ import hashlib
 import time
 import typing as t
 
+from .._artifact.clients import Clients
+from .._artifact.keys import Keyring
+from .._artifact.manifest import Manifest, Member
+from .._artifact.streams import read_stages
 from .._errors import HmsError
 from .._pipeline import Pipeline, Stage
 from .._postgres import ConnectionParams, Session, quote_identifier, quote_literal
 from .._store.model import ObjectStore
 from .._tools.pg_restore import PgRestore
-from .clients import Clients
 from .facts import Connect, DatabaseFacts, read_relations
-from .keys import Keyring
-from .manifest import Manifest, Member
 from .snapshot import countable
-from .streams import read_stages
 
 PREFIX = "hms_verify_"
 _MAINTENANCE = ("postgres", "template1")

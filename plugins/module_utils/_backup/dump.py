@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import typing as t
 
+from .._artifact.manifest import Manifest
 from .._clock import Clock, iso
 from .._errors import HmsError
 from .._files import HeldLock
@@ -17,7 +18,6 @@ from .._record import new_id
 from .artifact import Artifact
 from .keeping import Keeping, keep, plan_keeping, pretended
 from .look import Look, Ports, look
-from .manifest import Manifest
 from .model import Wish
 from .operation import alone, check_user, ending_properly, finish_failed, lock_path, start_record, who
 from .plan import BackupPlan, plan_backup, refuse

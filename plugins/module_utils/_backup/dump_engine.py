@@ -10,6 +10,10 @@ import dataclasses
 import datetime
 import typing as t
 
+from .._artifact.clients import Clients
+from .._artifact.keys import Keyring
+from .._artifact.manifest import MANIFEST, Member, key_part
+from .._artifact.streams import StreamResult, store_bytes, store_stream
 from .._errors import HmsError
 from .._files import dump_json
 from .._pipeline import Stage
@@ -18,13 +22,9 @@ from .._store.model import ObjectStore
 from .._store.tee import Tee
 from .._tools.pg_dump import PgDump
 from .._tools.pg_dumpall import PgDumpAll
-from .clients import Clients
 from .estimate import Estimate
-from .keys import Keyring
-from .manifest import MANIFEST, Member, key_part
 from .model import Wish
 from .plan import MemberPlan
-from .streams import StreamResult, store_bytes, store_stream
 
 FROM_SNAPSHOT = ("schema", "data")
 """Members that are dumped from the leader's snapshot."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from .manifest import Manifest
+from .._artifact.manifest import Manifest
 from .model import Wish
 
 _FIRST = {"zstd": 0.35, "gzip": 0.40, "lz4": 0.60, "none": 0.95}

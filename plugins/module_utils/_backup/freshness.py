@@ -14,8 +14,8 @@ import dataclasses
 import datetime
 import typing as t
 
+from .._artifact.catalog import Entry
 from .._clock import iso
-from .catalog import Entry
 
 SKEW = datetime.timedelta(minutes=10)
 

@@ -10,18 +10,19 @@ import dataclasses
 import datetime
 import typing as t
 
+from .._artifact import pgbackrest_wal as wal
+from .._artifact.catalog import Entry
+from .._artifact.options import bad_config
+from .._artifact.sources import Seen, Sources, look, of_params
 from .._clock import Clock, iso
 from .._command import CommandRunner
 from .._errors import HmsError
 from .._module import Result
 from .._postgres import connect
-from . import pgbackrest_wal as wal
 from . import policy as policies
-from .catalog import Entry
 from .freshness import Demand, Freshness, Point, judge
 from .model import Wish
-from .sources import Seen, Sources, look, of_params, of_policy
-from .wishes import bad_config
+from .policy_sources import jobs_of, of_policy
 
 
 def is_standby(wish: Wish) -> bool:
@@ -53,7 +54,8 @@ def info(
     if "server" in gather:
         values["server_role"] = server_role(policy, asking)
     if "backups" in gather:
-        values.update(_backups(params, sources, check_mode=check_mode, runner=runner, clock=clock))
+        jobs = () if policy is None else jobs_of(policy, params.get("database"))
+        values.update(_backups(params, sources, jobs, check_mode=check_mode, runner=runner, clock=clock))
     return Result(changed=False, values=values)
 
 
@@ -69,27 +71,33 @@ def server_role(policy: policies.Policy | None, asking: t.Callable[[Wish], bool]
 
 
 def _backups(
-    params: t.Mapping[str, t.Any], sources: Sources, *, check_mode: bool, runner: CommandRunner, clock: Clock
+    params: t.Mapping[str, t.Any],
+    sources: Sources,
+    jobs: t.Sequence[policies.Job],
+    *,
+    check_mode: bool,
+    runner: CommandRunner,
+    clock: Clock,
 ) -> dict[str, t.Any]:
     seen = look(sources, runner=runner, write_cache=not check_mode)
     now = clock.now()
     backups = describe_all(seen, now)
-    fresh = freshness_of(sources, seen.catalog.entries, now)
+    fresh = freshness_of(jobs, seen.catalog.entries, now)
     limit = params.get("limit") or len(backups)
     return {
         "backups": backups[:limit],
         "total": len(backups),
         "bytes": sum(int(backup["bytes"]) * len(backup["copies"]) for backup in backups),
         "problems": [problem.as_dict() for problem in seen.catalog.problems],
-        "jobs": [job.as_dict() for job in sources.jobs],
+        "jobs": [job.as_dict() for job in jobs],
         "freshness": [one.as_dict() for one in fresh],
         "fresh": all(one.ok for one in fresh),
     }
 
 
-def freshness_of(sources: Sources, entries: t.Iterable[Entry], now: datetime.datetime) -> list[Freshness]:
+def freshness_of(jobs: t.Iterable[policies.Job], entries: t.Iterable[Entry], now: datetime.datetime) -> list[Freshness]:
     """A verdict for each job that demands something."""
-    demands = [demand for job in sources.jobs if (demand := Demand.from_dict(job.as_dict())) is not None]
+    demands = [demand for job in jobs if (demand := Demand.from_dict(job.as_dict())) is not None]
     return judge([Point.of(entry) for entry in entries], demands, now)
 
 

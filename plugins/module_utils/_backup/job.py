@@ -16,6 +16,7 @@ import sys
 import traceback
 import typing as t
 
+from .._artifact.sources import look
 from .._clock import Clock, SystemClock, iso
 from .._command import CommandRunner, SystemRunner
 from .._errors import HmsError
@@ -29,7 +30,7 @@ from .manager import backup
 from .model import Wish
 from .operation import ending_properly
 from .policy import Job, Policy
-from .sources import look, of_policy
+from .policy_sources import of_policy
 
 DONE, FAILED, BAD_CONFIG, BUSY = 0, 1, 2, 75
 

@@ -13,17 +13,18 @@ import dataclasses
 import socket
 import typing as t
 
+from .._artifact.catalog import Entry
+from .._artifact.sources import look
 from .._clock import Clock
 from .._command import CommandRunner
 from .._errors import HmsError
 from .._files import read_bytes
 from .._store.open_store import open_store
-from .catalog import Entry
 from .freshness import AS_GOOD_AS, Freshness
 from .metrics import Sample, parse, update_textfile
 from .notify import Event, human_bytes, human_seconds, send
 from .policy import Job, Policy
-from .sources import look, of_policy
+from .policy_sources import of_policy
 
 Look = t.Callable[[Policy, Job], t.Sequence[Entry]]
 

@@ -13,11 +13,11 @@ import dataclasses
 import datetime
 import typing as t
 
+from .._artifact.catalog import Catalog, Entry
+from .._artifact.manifest import Manifest, Verification
 from .._errors import HmsError
 from .._store.model import ObjectStore
 from . import sweep
-from .catalog import Catalog, Entry
-from .manifest import Manifest, Verification
 from .model import Retention, Wish
 from .retention import RetentionPlan, apply_retention, plan_for_store
 

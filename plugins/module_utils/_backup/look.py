@@ -10,6 +10,10 @@ import contextlib
 import dataclasses
 import typing as t
 
+from .._artifact import catalog
+from .._artifact.catalog import Catalog
+from .._artifact.clients import DIRECTORIES, find_clients
+from .._artifact.keys import Keyring, prepare_keyring
 from .._clock import Clock
 from .._command import CommandRunner
 from .._errors import HmsError, Refused
@@ -17,12 +21,8 @@ from .._postgres import Session
 from .._record import new_id
 from .._store.model import ObjectStore
 from .._store.open_store import open_store
-from . import catalog
-from .catalog import Catalog
-from .clients import DIRECTORIES, find_clients
 from .estimate import newest_alike
 from .facts import Connect, free_space, open_source, read_source
-from .keys import Keyring, prepare_keyring
 from .model import Wish
 from .plan import Facts, StoreFacts, later_id
 from .record import OPERATION, ServerClock

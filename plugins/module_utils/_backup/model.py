@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
+from .._artifact.model import Compression, Encryption
 from .._postgres import ConnectionParams
 from .._store.model import StoreSpec
 
@@ -21,39 +22,6 @@ TYPES: dict[Engine, tuple[Type, ...]] = {
     "pg_dump": ("full", "schema_only", "data_only"),
     "pgbackrest": ("full", "differential", "incremental"),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Compression:
-    """How the stream is made smaller. None is the method's own default: zstd 3, gzip 1, lz4 1; all cores up to 4."""
-
-    method: t.Literal["zstd", "gzip", "lz4", "none"] = "zstd"
-    level: int | None = None
-    threads: int | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Encryption:
-    """Who can read it. With `recipients` the host that made it cannot; with a passphrase whoever has that.
-
-    Attributes:
-        recipients: fingerprints or mail addresses of public keys.
-        key_files: armoured public keys, imported into a keyring of the run's own.
-        passphrase: given directly (``BACKUP_ENCRYPTION_PASSPHRASE`` or a vault).
-        passphrase_file: a file that holds it, not readable by others.
-    """
-
-    recipients: tuple[str, ...] = ()
-    key_files: tuple[str, ...] = ()
-    passphrase: str | None = dataclasses.field(default=None, repr=False)
-    passphrase_file: str | None = None
-
-    @property
-    def method(self) -> t.Literal["none", "public_key", "passphrase"]:
-        """What is done."""
-        if self.recipients:
-            return "public_key"
-        return "passphrase" if self.passphrase or self.passphrase_file else "none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,8 +75,8 @@ class Wish:
     type: Type = "full"
     format: Format = "custom"
     os_user: str | None = "postgres"
-    compression: Compression = Compression()
-    encryption: Encryption = Encryption()
+    compression: Compression = dataclasses.field(default_factory=Compression)
+    encryption: Encryption = dataclasses.field(default_factory=Encryption)
     retention: t.Mapping[str, Retention] = dataclasses.field(default_factory=dict)
     verify: Verify = "read"
     globals: bool = True

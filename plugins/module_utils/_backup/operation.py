@@ -13,10 +13,10 @@ import signal
 import threading
 import typing as t
 
+from .._artifact.manifest import key_part
 from .._clock import Clock, iso
 from .._errors import DeadlinePassed, HmsError, Refused
 from .._files import HeldLock
-from .manifest import key_part
 from .model import Wish
 from .record import BackupRecord
 

@@ -9,17 +9,17 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
+from .._artifact import pgbackrest_catalog as catalog
+from .._artifact import pgbackrest_verify
+from .._artifact.manifest import Manifest, Verification
+from .._artifact.pgbackrest_settings import driver as driver_of
+from .._artifact.pgbackrest_settings import settings_from
 from .._clock import Clock
 from .._command import CommandRunner
 from .._errors import HmsError, Refused
 from .._postgres import ConnectionParams, Session
 from .._tools.pgbackrest import BackupSet, PgBackRest, Stanza
-from . import pgbackrest_catalog as catalog
-from . import pgbackrest_verify
-from .manifest import Manifest, Verification
 from .model import Wish
-from .pgbackrest_settings import driver as driver_of
-from .pgbackrest_settings import settings_from
 
 OLDEST = (2, 45)
 KINDS: dict[str, t.Literal["full", "diff", "incr"]] = {"full": "full", "differential": "diff", "incremental": "incr"}

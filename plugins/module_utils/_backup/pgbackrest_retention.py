@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import typing as t
 
+from .._artifact.pgbackrest_catalog import identify
 from .._errors import Refused
 from .._tools.pgbackrest import PgBackRest, Stanza
-from .pgbackrest_catalog import identify
 
 
 def order(stanza: Stanza, ids: t.Collection[str]) -> list[tuple[str, str]]:

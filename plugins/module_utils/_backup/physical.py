@@ -10,6 +10,11 @@ import contextlib
 import datetime
 import typing as t
 
+from .._artifact import pgbackrest_catalog
+from .._artifact.catalog import Entry
+from .._artifact.manifest import Manifest
+from .._artifact.pgbackrest_settings import driver as driver_of
+from .._artifact.pgbackrest_settings import settings_from
 from .._clock import iso, parse_iso
 from .._command import CommandRunner
 from .._errors import HmsError, Refused
@@ -18,16 +23,12 @@ from .._module import Result
 from .._postgres import Session
 from .._record import new_id
 from .._tools.pgbackrest import PgBackRest
-from . import pgbackrest_catalog, pgbackrest_engine, pgbackrest_retention
-from .catalog import Entry
+from . import pgbackrest_engine, pgbackrest_retention
 from .facts import NOW, open_source
 from .keeping import pretended
 from .look import Ports
-from .manifest import Manifest
 from .model import Wish
 from .operation import alone, check_user, ending_properly, finish_failed, lock_path, start_record, who
-from .pgbackrest_settings import driver as driver_of
-from .pgbackrest_settings import settings_from
 from .plan import later_id
 from .record import OPERATION, BackupRecord, ServerClock
 from .retention import RetentionPlan, plan_retention

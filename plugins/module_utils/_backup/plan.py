@@ -10,13 +10,13 @@ import dataclasses
 import datetime
 import typing as t
 
+from .._artifact.clients import Clients
+from .._artifact.manifest import Manifest
+from .._artifact.streams import suffix
 from .._errors import Refused
-from .clients import Clients
 from .estimate import Estimate, comfortable, estimate
 from .facts import INVALID_DATABASE, SourceFacts
-from .manifest import Manifest
 from .model import Wish
-from .streams import suffix
 
 _SHOWN = 12
 """Names told in one message; the rest is counted."""

@@ -22,13 +22,14 @@ import os
 import re
 import typing as t
 
+from .._artifact.options import bad_config
 from .._errors import HmsError
 from .._files import read_json
 from .._store.model import S3Spec
 from .cron import parse_cron
 from .model import Wish
 from .notify import notify_from
-from .wishes import bad_config, wish_from
+from .wishes import wish_from
 
 FILE_NAME = "backup.json"
 

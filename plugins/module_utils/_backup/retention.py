@@ -18,11 +18,11 @@ import datetime
 import statistics
 import typing as t
 
+from .._artifact.catalog import Entry
+from .._artifact.manifest import MANIFEST
 from .._clock import iso, parse_iso
 from .._errors import HmsError
 from .._store.model import ObjectStore
-from .catalog import Entry
-from .manifest import MANIFEST
 from .model import Retention
 
 SKEW = datetime.timedelta(minutes=10)

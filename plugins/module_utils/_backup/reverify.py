@@ -16,6 +16,16 @@ import os
 import time
 import typing as t
 
+from .._artifact import pgbackrest_settings, pgbackrest_verify
+from .._artifact.catalog import Entry, Problem, read_manifest
+from .._artifact.catalog_parse import history_to_bytes
+from .._artifact.clients import find_clients
+from .._artifact.keys import Keyring, reading_keyring
+from .._artifact.manifest import VERIFICATION, Manifest, Verification, key_part
+from .._artifact.model import Encryption
+from .._artifact.options import connection_from, encryption_from
+from .._artifact.sources import KINDS, Sources, look, of_params
+from .._artifact.verify import verify_artifact
 from .._clock import Clock, iso
 from .._command import CommandRunner
 from .._errors import DeadlinePassed, HmsError, Refused
@@ -24,19 +34,11 @@ from .._module import Result
 from .._postgres import ConnectionParams, connect
 from .._store.model import ObjectStore
 from .._tools.pg_restore import PgRestore
-from . import pgbackrest_settings, pgbackrest_verify
 from . import policy as policies
-from .catalog import Entry, Problem, read_manifest
-from .catalog_parse import history_to_bytes
-from .clients import find_clients
 from .deep_verify import DeepVerifier
 from .facts import open_source, read_source
-from .keys import Keyring, reading_keyring
-from .manifest import VERIFICATION, Manifest, Verification, key_part
-from .model import Encryption
-from .sources import KINDS, Sources, look, of_params, of_policy
-from .verify import verify_artifact
-from .wishes import DEFAULT_STATE_DIRECTORY, connection_from, encryption_from
+from .policy_sources import of_policy
+from .wishes import DEFAULT_STATE_DIRECTORY
 
 Which = t.Literal["newest", "unverified", "all"]
 

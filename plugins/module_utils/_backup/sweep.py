@@ -15,10 +15,10 @@ import dataclasses
 import datetime
 import typing as t
 
+from .._artifact.catalog import HOLD, prefix_of
+from .._artifact.manifest import MANIFEST
 from .._record import is_id
 from .._store.model import Debris, ObjectStore
-from .catalog import HOLD, prefix_of
-from .manifest import MANIFEST
 
 AGE = datetime.timedelta(days=1)
 

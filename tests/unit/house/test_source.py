@@ -26,6 +26,8 @@ MODULES = [path for path in PLUGINS if path.parent.name == "modules"]
 
 # Rooms on the ground floor: any room above may use them.
 COMMON = {"_store", "_tools"}
+# The storey between: what a backup is and how it is read. Every capability may use it, the ground floor may not.
+BETWEEN = {"_artifact"}
 # What one room lends to another by name. Provisioning lays out what the operations will read, so it speaks the
 # cluster's words: its facts, files and settings; never its plans, agents or coordinators.
 LENT = {("_provision", "_cluster"): {"databases_file", "facts", "member_config", "model", "settings"}}
@@ -102,7 +104,8 @@ def foreign_room(path: pathlib.Path, level: int, name: str) -> bool:
     """Whether a relative import reaches into another room, beyond what that room lends to this one."""
     inside = path.relative_to(repository.ROOT / "plugins" / "module_utils").parts
     first, second = (*name.split("."), "")[:2]
-    if level != len(inside) or len(inside) == 1 or first in COMMON | {inside[0]}:
+    below = COMMON if inside[0] in COMMON | BETWEEN else COMMON | BETWEEN
+    if level != len(inside) or len(inside) == 1 or first in below | {inside[0]}:
         return False
     if not (path.parents[len(inside) - 1] / first).is_dir():
         return False
@@ -184,6 +187,7 @@ def test_what_is_private_is_named_so(path: pathlib.Path) -> None:
     [
         ("from .._other.plan import Plan", 1),
         ("from .._tools.service import Service", 0),
+        ("from .._artifact.manifest import Manifest", 0),
         ("from .._other import plan", 1),
         ("from .._errors import HmsError", 0),
         ("from .facts import read", 0),
@@ -198,9 +202,16 @@ def test_a_misplaced_import_is_seen(
 ) -> None:
     monkeypatch.setattr(repository, "ROOT", tmp_path)
     path = tmp_path / "plugins" / "module_utils" / "_room" / "plan.py"
-    for room in ("_room", "_other", "_tools"):
+    for room in ("_room", "_other", "_tools", "_artifact"):
         (path.parents[1] / room).mkdir(parents=True)
     assert len(misplaced_imports(path, ast.parse(text))) == expected
+
+
+def test_the_ground_floor_knows_no_storey_above(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repository, "ROOT", tmp_path)
+    path = tmp_path / "plugins" / "module_utils" / "_tools" / "gpg.py"
+    (path.parents[1] / "_artifact").mkdir(parents=True)
+    assert len(misplaced_imports(path, ast.parse("from .._artifact.manifest import Manifest"))) == 1
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import itertools
 import json
 import typing as t
 
-from ansible_collections.hms.postgres.plugins.module_utils._backup.catalog import Entry
-from ansible_collections.hms.postgres.plugins.module_utils._backup.manifest import Manifest, Member, Verification
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.catalog import Entry
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.manifest import Manifest, Member, Verification
 from ansible_collections.hms.postgres.plugins.module_utils._clock import iso
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError
 from ansible_collections.hms.postgres.plugins.module_utils._store.model import Debris, StoredObject

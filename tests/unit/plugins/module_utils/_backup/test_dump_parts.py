@@ -14,13 +14,13 @@ import typing as t
 
 import pytest
 
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.clients import bin_directory, find_clients
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.manifest import MANIFEST
 from ansible_collections.hms.postgres.plugins.module_utils._backup import deep_verify, operation
 from ansible_collections.hms.postgres.plugins.module_utils._backup.artifact import lock_until
-from ansible_collections.hms.postgres.plugins.module_utils._backup.clients import bin_directory, find_clients
 from ansible_collections.hms.postgres.plugins.module_utils._backup.deep_verify import compare, create_statement
 from ansible_collections.hms.postgres.plugins.module_utils._backup.dump_engine import Place, explained, lost_race
 from ansible_collections.hms.postgres.plugins.module_utils._backup.facts import DatabaseFacts
-from ansible_collections.hms.postgres.plugins.module_utils._backup.manifest import MANIFEST
 from ansible_collections.hms.postgres.plugins.module_utils._backup.model import Retention
 from ansible_collections.hms.postgres.plugins.module_utils._backup.record import BackupRecord, ServerClock
 from ansible_collections.hms.postgres.plugins.module_utils._command import SystemRunner

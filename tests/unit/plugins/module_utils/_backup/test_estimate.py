@@ -9,13 +9,9 @@ import typing as t
 
 import pytest
 
-from ansible_collections.hms.postgres.plugins.module_utils._backup.estimate import (
-    comfortable,
-    estimate,
-    newest_alike,
-)
-from ansible_collections.hms.postgres.plugins.module_utils._backup.manifest import Manifest, Member
-from ansible_collections.hms.postgres.plugins.module_utils._backup.model import Compression
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.manifest import Manifest, Member
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.model import Compression
+from ansible_collections.hms.postgres.plugins.module_utils._backup.estimate import comfortable, estimate, newest_alike
 from ansible_collections.hms.postgres.tests.unit.plugins.module_utils._backup.test_plan import wish
 
 GB = 1_000_000_000

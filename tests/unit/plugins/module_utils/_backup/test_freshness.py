@@ -8,7 +8,7 @@ import typing as t
 
 import pytest
 
-from ansible_collections.hms.postgres.plugins.module_utils._backup.catalog import Entry
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.catalog import Entry
 from ansible_collections.hms.postgres.plugins.module_utils._backup.freshness import (
     Demand,
     Freshness,

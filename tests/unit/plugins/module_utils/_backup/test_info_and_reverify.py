@@ -14,20 +14,20 @@ import typing as t
 
 import pytest
 
-from ansible_collections.hms.postgres.plugins.module_utils._backup import info as infos
-from ansible_collections.hms.postgres.plugins.module_utils._backup import (
+from ansible_collections.hms.postgres.plugins.module_utils._artifact import (
     pgbackrest_catalog,
     pgbackrest_settings,
     pgbackrest_verify,
-    reverify,
     sources,
 )
-from ansible_collections.hms.postgres.plugins.module_utils._backup.catalog import load_store
-from ansible_collections.hms.postgres.plugins.module_utils._backup.catalog_parse import history_to_bytes
-from ansible_collections.hms.postgres.plugins.module_utils._backup.clients import Client, Clients
-from ansible_collections.hms.postgres.plugins.module_utils._backup.manifest import Manifest, Verification
-from ansible_collections.hms.postgres.plugins.module_utils._backup.model import Encryption
-from ansible_collections.hms.postgres.plugins.module_utils._backup.pgbackrest_wal import Continuity, Window
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.catalog import load_store
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.catalog_parse import history_to_bytes
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.clients import Client, Clients
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.manifest import Manifest, Verification
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.model import Encryption
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.pgbackrest_wal import Continuity, Window
+from ansible_collections.hms.postgres.plugins.module_utils._backup import info as infos
+from ansible_collections.hms.postgres.plugins.module_utils._backup import reverify
 from ansible_collections.hms.postgres.plugins.module_utils._command import SystemRunner
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused
 from ansible_collections.hms.postgres.plugins.module_utils._module import Result

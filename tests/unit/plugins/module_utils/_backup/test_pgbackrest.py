@@ -11,18 +11,21 @@ import typing as t
 
 import pytest
 
-from ansible_collections.hms.postgres.plugins.module_utils._backup import (
+from ansible_collections.hms.postgres.plugins.module_utils._artifact import (
     pgbackrest_catalog,
-    pgbackrest_engine,
-    pgbackrest_retention,
     pgbackrest_settings,
-    pgbackrest_stanza,
     pgbackrest_verify,
 )
-from ansible_collections.hms.postgres.plugins.module_utils._backup.manifest import Verification
-from ansible_collections.hms.postgres.plugins.module_utils._backup.model import Compression, Wish
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.manifest import Verification
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.model import Compression
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.pgbackrest_wal import Continuity, Hole
+from ansible_collections.hms.postgres.plugins.module_utils._backup import (
+    pgbackrest_engine,
+    pgbackrest_retention,
+    pgbackrest_stanza,
+)
+from ansible_collections.hms.postgres.plugins.module_utils._backup.model import Wish
 from ansible_collections.hms.postgres.plugins.module_utils._backup.pgbackrest_config import render
-from ansible_collections.hms.postgres.plugins.module_utils._backup.pgbackrest_wal import Continuity, Hole
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused
 from ansible_collections.hms.postgres.plugins.module_utils._postgres import ConnectionParams
 from ansible_collections.hms.postgres.plugins.module_utils._record import is_id

@@ -10,8 +10,9 @@ import typing as t
 
 import pytest
 
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.clients import Client, Clients
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.model import Compression, Encryption
 from ansible_collections.hms.postgres.plugins.module_utils._backup import plan as planning
-from ansible_collections.hms.postgres.plugins.module_utils._backup.clients import Client, Clients
 from ansible_collections.hms.postgres.plugins.module_utils._backup.facts import (
     DatabaseFacts,
     Relation,
@@ -19,7 +20,7 @@ from ansible_collections.hms.postgres.plugins.module_utils._backup.facts import 
     ServerFacts,
     SourceFacts,
 )
-from ansible_collections.hms.postgres.plugins.module_utils._backup.model import Compression, Encryption, Wish
+from ansible_collections.hms.postgres.plugins.module_utils._backup.model import Wish
 from ansible_collections.hms.postgres.plugins.module_utils._backup.plan import (
     BackupPlan,
     Facts,

@@ -10,8 +10,8 @@ import typing as t
 
 import pytest
 
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.catalog import Entry, load_store
 from ansible_collections.hms.postgres.plugins.module_utils._backup import retention
-from ansible_collections.hms.postgres.plugins.module_utils._backup.catalog import Entry, load_store
 from ansible_collections.hms.postgres.plugins.module_utils._backup.model import Retention
 from ansible_collections.hms.postgres.plugins.module_utils._backup.retention import RetentionPlan, plan_retention
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError

@@ -8,8 +8,9 @@ import typing as t
 
 import pytest
 
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.model import Compression, Encryption
 from ansible_collections.hms.postgres.plugins.module_utils._backup.arguments import BACKUP
-from ansible_collections.hms.postgres.plugins.module_utils._backup.model import Compression, Encryption, Retention
+from ansible_collections.hms.postgres.plugins.module_utils._backup.model import Retention
 from ansible_collections.hms.postgres.plugins.module_utils._backup.wishes import wish_from
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError
 from ansible_collections.hms.postgres.plugins.module_utils._store.model import FolderSpec, S3Spec

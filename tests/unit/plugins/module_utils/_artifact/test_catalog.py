@@ -10,14 +10,14 @@ import typing as t
 
 import pytest
 
-from ansible_collections.hms.postgres.plugins.module_utils._backup import catalog
-from ansible_collections.hms.postgres.plugins.module_utils._backup.catalog_parse import (
+from ansible_collections.hms.postgres.plugins.module_utils._artifact import catalog
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.catalog_parse import (
     HISTORY,
     history_to_bytes,
     manifest_from_bytes,
     manifest_from_cache,
 )
-from ansible_collections.hms.postgres.plugins.module_utils._backup.manifest import Manifest, Member
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.manifest import Manifest, Member
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError
 from ansible_collections.hms.postgres.tests.unit.plugins.module_utils._backup.backups import (
     MemoryStore,

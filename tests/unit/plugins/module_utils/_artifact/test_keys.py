@@ -9,15 +9,15 @@ import pathlib
 
 import pytest
 
-from ansible_collections.hms.postgres.plugins.module_utils._backup import keys
-from ansible_collections.hms.postgres.plugins.module_utils._backup.keys import (
+from ansible_collections.hms.postgres.plugins.module_utils._artifact import keys
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.keys import (
     Keyring,
     choose_keys,
     prepare_keyring,
     read_passphrase,
     reading_keyring,
 )
-from ansible_collections.hms.postgres.plugins.module_utils._backup.model import Encryption
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.model import Encryption
 from ansible_collections.hms.postgres.plugins.module_utils._command import SystemRunner
 from ansible_collections.hms.postgres.plugins.module_utils._errors import Refused
 from ansible_collections.hms.postgres.plugins.module_utils._tools.gpg_keys import KeyFacts

@@ -2,10 +2,7 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Where a host's backups are to be found: its stores, its pgBackRest repository, its schedule. PRIVATE.
-
-From ``backup.json``, or from a module's arguments where they say it.
-"""
+"""Where a host's backups are to be found, and what is there: its stores, its pgBackRest repository. PRIVATE."""
 
 from __future__ import annotations
 
@@ -20,8 +17,7 @@ from .._tools.pgbackrest import PgBackRest, Stanza
 from . import catalog, pgbackrest_catalog, pgbackrest_settings, pgbackrest_verify
 from . import pgbackrest_wal as wal
 from .catalog import Catalog, Entry, Problem
-from .policy import Job, Policy
-from .wishes import bad_config, stores_from
+from .options import bad_config, stores_from
 
 KINDS = ("folder", "s3", "pgbackrest")
 
@@ -34,7 +30,6 @@ class Sources:
         database: only this one's backups; None for all.
         specs: the stores.
         pgbackrest: the repositories, each with the database that its backups are listed under.
-        jobs: the schedule, as far as it is known.
     """
 
     cluster: str
@@ -42,7 +37,6 @@ class Sources:
     database: str | None = None
     specs: tuple[StoreSpec, ...] = ()
     pgbackrest: tuple[tuple[pgbackrest_settings.Settings, str], ...] = ()
-    jobs: tuple[Job, ...] = ()
 
     def only(self, kinds: t.Collection[str]) -> Sources:
         """The same with some kinds of stores only."""
@@ -58,29 +52,6 @@ class Sources:
 def kind_of(spec: StoreSpec) -> str:
     """folder or s3."""
     return "folder" if isinstance(spec, FolderSpec) else "s3"
-
-
-def of_policy(policy: Policy, database: str | None = None) -> Sources:
-    """Everything that the jobs of a host write to, and what its file names beside them."""
-    wishes = [job.wish for job in policy.jobs]
-    if policy.base.get("database") and (policy.base.get("store") or policy.base.get("engine") == "pgbackrest"):
-        wishes.append(policy.wish())
-    if not wishes:
-        raise bad_config("The policy has no job and names no store.", "Run playbooks/site.yml for this host.")
-    specs = dict.fromkeys(spec for wish in wishes for spec in wish.stores)
-    physical = dict.fromkeys(
-        (pgbackrest_settings.settings_from(wish.pgbackrest, cluster=wish.cluster), wish.database)
-        for wish in wishes
-        if wish.engine == "pgbackrest"
-    )
-    return Sources(
-        wishes[0].cluster,
-        wishes[0].environment,
-        database,
-        tuple(specs),
-        tuple(physical),
-        tuple(job for job in policy.jobs if database in (None, job.wish.database)),
-    )
 
 
 def of_params(params: t.Mapping[str, t.Any]) -> Sources:

@@ -10,8 +10,8 @@ import pathlib
 
 import pytest
 
-from ansible_collections.hms.postgres.plugins.module_utils._backup import gpg_home
-from ansible_collections.hms.postgres.plugins.module_utils._backup.gpg_home import GpgHome, mounted_as, sweep
+from ansible_collections.hms.postgres.plugins.module_utils._artifact import gpg_home
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.gpg_home import GpgHome, mounted_as, sweep
 from ansible_collections.hms.postgres.plugins.module_utils._errors import Refused
 
 MOUNTS = """\

@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from ansible_collections.hms.postgres.plugins.module_utils._backup.keys import Keyring
-from ansible_collections.hms.postgres.plugins.module_utils._backup.model import Compression, Encryption
-from ansible_collections.hms.postgres.plugins.module_utils._backup.streams import (
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.keys import Keyring
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.model import Compression, Encryption
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.streams import (
     Digest,
     read_stages,
     store_bytes,

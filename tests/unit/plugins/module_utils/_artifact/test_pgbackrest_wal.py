@@ -9,7 +9,7 @@ import typing as t
 
 import pytest
 
-from ansible_collections.hms.postgres.plugins.module_utils._backup import pgbackrest_wal as wal
+from ansible_collections.hms.postgres.plugins.module_utils._artifact import pgbackrest_wal as wal
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError
 from ansible_collections.hms.postgres.plugins.module_utils._tools.pgbackrest import BackupSet, Listed
 
