@@ -20,6 +20,7 @@ import subprocess
 import sys
 import typing as t
 
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.manifest import CATALOG
 from ansible_collections.hms.postgres.plugins.module_utils._backup.manager import backup
 from ansible_collections.hms.postgres.plugins.module_utils._backup.wishes import wish_from
 from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
@@ -205,7 +206,7 @@ class Site:
         return [
             str(path.relative_to(self.store))
             for path in self.store.rglob("*")
-            if path.is_file() and path.parent not in whole and path.name != "catalog.json"
+            if path.is_file() and path.parent not in whole and path.name != CATALOG
         ]
 
 
@@ -294,7 +295,7 @@ def digest_of(store: pathlib.Path) -> dict[str, str]:
     return {
         str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in store.rglob("*")
-        if path.is_file() and path.name != "catalog.json"
+        if path.is_file() and path.name != CATALOG
     }
 
 

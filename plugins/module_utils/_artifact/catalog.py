@@ -14,23 +14,21 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import datetime
-import json
 import typing as t
 
 from .._clock import parse_iso
 from .._errors import HmsError
 from .._record import is_id
 from .._store.model import ObjectStore, StoredObject
-from .catalog_parse import history_from_bytes, manifest_from_bytes, manifest_from_cache, short, verifications_from
+from . import catalog_cache
+from .catalog_parse import Pool, history_from_bytes, manifest_from_bytes, short, verifications_from
 from .manifest import CATALOG, MANIFEST, VERIFICATION, Manifest, Verification, key_part
 
 HOLD = "hold.json"
 """An object of this name in a backup's folder is a legal hold: nothing removes that backup while it is there."""
 
-WORKERS = 8
+WORKERS = 16
 MANIFEST_LIMIT = 16 * 1024 * 1024
-CACHE_LIMIT = 256 * 1024 * 1024
-CACHE_SCHEMA = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +57,8 @@ class Entry:
     """One backup in one store.
 
     Attributes:
-        manifest: its manifest; of `contents` only single values, for row counts of a thousand tables fill a catalog.
+        manifest: its manifest, shortened: no checksums, and of `contents` only single values, for row counts of a
+            thousand tables fill a catalog. `read_manifest` gives the whole one.
         store: the store's name.
         verifications: what was proven, oldest first; the one made with the backup stands in its manifest.
         stored: when the manifest was stored, by the store's clock.
@@ -182,7 +181,7 @@ def load_store(
 ) -> Catalog:
     """Everything that one store holds of a cluster; raises when the store can't be listed."""
     folders, caches = _listed(store, prefix_of(cluster, database))
-    reader = _Reader(store, {part: _cache(store, part) for part in caches})
+    reader = _Reader(store, caches)
     wanted = [
         found for folder in folders.values() for found in (folder.manifest, folder.verification) if found is not None
     ]
@@ -204,12 +203,12 @@ def load_store(
             problems.append(Problem(store.name, made.manifest.key(VERIFICATION), "garbled", told))
     whole, orphans = _without_orphans(entries)
     if write_cache:
-        reader.save({found.key for found in wanted})
+        reader.save(wanted)
     return Catalog(_sorted(whole), (*problems, *orphans), reader.read)
 
 
 def read_manifest(store: ObjectStore, entry: Entry) -> Manifest:
-    """The whole manifest of an entry, with everything in `contents`."""
+    """The whole manifest of an entry, with its checksums and everything in `contents`."""
     key = entry.manifest.key(MANIFEST)
     found = manifest_from_bytes(store.get(key, limit=MANIFEST_LIMIT))
     if isinstance(found, str):
@@ -247,7 +246,7 @@ def _listed(store: ObjectStore, prefix: str) -> tuple[dict[str, _Folder], set[st
 def _entry(store: str, cluster: str, listed: StoredObject, folder: _Folder, reader: _Reader) -> Entry | Problem:
     """The entry that a folder amounts to, or what is wrong with it."""
     key = listed.key
-    manifest = reader.manifests.get(key, "could not be read")
+    manifest = reader.manifest(key)
     if isinstance(manifest, str):
         return Problem(store, key, "garbled", f"{key} in {store} {manifest}. It counts as no backup.")
     if manifest.cluster != cluster or manifest.key(MANIFEST) != key or not is_id(manifest.id):
@@ -260,7 +259,7 @@ def _entry(store: str, cluster: str, listed: StoredObject, folder: _Folder, read
     first = () if manifest.verification is None else (manifest.verification,)
     if folder.verification is None or folder.verification.key in reader.gone:
         return Entry(manifest, store, first, listed.modified, folder.held)
-    later = reader.verifications.get(folder.verification.key, ())
+    later = reader.verifications(folder.verification.key)
     if not later:  # something was found out, and nobody knows what
         return Entry(manifest, store, (), listed.modified, folder.held, doubtful=True)
     return Entry(manifest, store, (*first, *later), listed.modified, folder.held)
@@ -294,96 +293,86 @@ def _without_orphans(entries: list[Entry]) -> tuple[list[Entry], list[Problem]]:
         left = [entry for entry in left if id(entry) not in gone]
 
 
-def _cache(store: ObjectStore, part: str) -> dict[str, dict[str, t.Any]]:
-    """The cache of one database (``cluster/database``); empty where it can't be used."""
-    try:
-        data = json.loads(store.get(f"{part}/{CATALOG}", limit=CACHE_LIMIT))
-        objects = data["objects"] if data["schema"] == CACHE_SCHEMA else {}
-        return {key: value for key, value in objects.items() if isinstance(value, dict)}
-    except (HmsError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
-
-
 class _Reader:
-    """Reads manifests and verifications, from the cache where their tags agree."""
+    """Reads manifests and verifications, from the caches where their tags agree."""
 
-    def __init__(self, store: ObjectStore, caches: dict[str, dict[str, dict[str, t.Any]]]) -> None:
+    def __init__(self, store: ObjectStore, caches: set[str]) -> None:
         self._store = store
         self._caches = caches
-        self._changed: set[str] = set()
-        self.manifests: dict[str, Manifest | str] = {}
-        self.verifications: dict[str, tuple[Verification, ...]] = {}
+        self._pool = Pool()
+        self._known: dict[str, catalog_cache.Known] = {}
+        self._unread: dict[str, str] = {}
+        self._outdated: set[str] = set()
         self.gone: set[str] = set()
         self.read = 0
 
     def fetch(self, wanted: t.Sequence[StoredObject], *, workers: int) -> None:
         """Have all of `wanted`."""
-        missing = [found for found in wanted if not self._from_cache(found)]
+        parts: dict[str, dict[str, str]] = {part: {} for part in self._caches}
+        for found in wanted:
+            parts.setdefault(_part(found.key), {})[found.key] = found.tag
+        for part, tags in parts.items():
+            known, current = (
+                catalog_cache.read(self._store, part, tags, self._pool) if part in self._caches else ({}, True)
+            )
+            self._known.update(known)
+            if not current:
+                self._outdated.add(part)
+        missing = [found for found in wanted if found.key not in self._known]
         self.read = len(missing)
+        if not missing:
+            return
         with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-            # in slices, so that ten thousand futures don't wait in memory with their bytes
-            for start in range(0, len(missing), 512):
-                some = missing[start : start + 512]
-                for found, data in zip(some, pool.map(self._get, some)):
-                    self._take(found, data)
+            # in slices, so that not every object that there is waits as a future
+            for start in range(0, len(missing), 2048):
+                some = missing[start : start + 2048]
+                for found, value in zip(some, pool.map(self._get, some)):
+                    self._take(found.key, value)
 
-    def _get(self, found: StoredObject) -> bytes | HmsError:
+    def _get(self, found: StoredObject) -> catalog_cache.Known | HmsError:
+        """What one object says. Understood at once: a manifest as it is stored may be large."""
         try:
-            return self._store.get(found.key, limit=MANIFEST_LIMIT)
+            data = self._store.get(found.key, limit=MANIFEST_LIMIT)
         except HmsError as error:
             return error
-
-    def _from_cache(self, found: StoredObject) -> bool:
-        known = self._caches.get(_part(found.key), {}).get(found.key)
-        if known is None or known.get("tag") != found.tag:
-            return False
         if found.key.endswith("/" + VERIFICATION):
-            self.verifications[found.key] = verifications_from(known.get("verifications"))
-            return True
-        manifest = manifest_from_cache(known)
-        if manifest is None:
-            return False
-        self.manifests[found.key] = manifest
-        return True
-
-    def _take(self, found: StoredObject, data: bytes | HmsError) -> None:
-        """Understand what was read, and remember it for the cache; what could not be read is asked for again."""
-        key, part = found.key, _part(found.key)
-        if isinstance(data, HmsError):
-            if data.reason == "not_found":  # removed between the listing and now
-                self.gone.add(key)
-            self.manifests[key] = f"could not be read: {data.message}"
-            return
-        if key.endswith("/" + VERIFICATION):
-            history = history_from_bytes(data)
-            self.verifications[key] = verifications_from(history)
-            self._remember(part, key, {"tag": found.tag, "verifications": history})
-            return
+            return verifications_from(history_from_bytes(data))
         manifest = manifest_from_bytes(data)
-        if isinstance(manifest, str):
-            self.manifests[key] = manifest
-            self._remember(part, key, {"tag": found.tag, "problem": manifest})
+        return manifest if isinstance(manifest, str) else short(manifest, self._pool)
+
+    def _take(self, key: str, value: catalog_cache.Known | HmsError) -> None:
+        """Remember what was read; what could not be read is asked for again the next time."""
+        if not isinstance(value, HmsError):
+            self._known[key] = value
+            self._outdated.add(_part(key))
             return
-        self.manifests[key] = short(manifest)
-        self._remember(part, key, {"tag": found.tag, "manifest": short(manifest).as_dict()})
+        if value.reason == "not_found":  # removed between the listing and now
+            self.gone.add(key)
+        self._unread[key] = f"could not be read: {value.message}"
 
-    def _remember(self, part: str, key: str, value: dict[str, t.Any]) -> None:
-        self._caches.setdefault(part, {})[key] = value
-        self._changed.add(part)
+    def manifest(self, key: str) -> Manifest | str:
+        """The manifest, or what is wrong with it."""
+        value = self._known.get(key, self._unread.get(key, "could not be read"))
+        return "is not a manifest" if isinstance(value, tuple) else value
 
-    def save(self, listed: set[str]) -> None:
-        """Write the caches that changed; a store that can't be written just stays slow."""
-        for part, objects in self._caches.items():
-            left = {key: value for key, value in objects.items() if key in listed}
-            if part not in self._changed and len(left) == len(objects):
-                continue
-            data = {"schema": CACHE_SCHEMA, "objects": left}
-            try:
-                text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-                self._store.put(f"{part}/{CATALOG}", text.encode(), replace=True)
-            except HmsError:
-                continue
+    def verifications(self, key: str) -> tuple[Verification, ...]:
+        """The verifications of this key, none when they can't be understood."""
+        value = self._known.get(key, ())
+        return value if isinstance(value, tuple) else ()
+
+    def save(self, wanted: t.Sequence[StoredObject]) -> None:
+        """Write the caches of the databases of which something was read, or of which the cache holds too much."""
+        for part in self._outdated:
+            catalog_cache.write(
+                self._store,
+                part,
+                (
+                    (found.key, found.tag, self._known[found.key])
+                    for found in wanted
+                    if found.key in self._known and _part(found.key) == part
+                ),
+            )
 
 
 def _part(key: str) -> str:
-    return "/".join(key.split("/")[:2])
+    return "/".join(key.split("/", 2)[:2])

@@ -15,7 +15,7 @@ import re
 import typing as t
 
 from .._clock import parse_iso
-from .manifest import MANIFEST, SCHEMA, VERIFICATION, Manifest, Verification, verification_from
+from .manifest import MANIFEST, SCHEMA, VERIFICATION, Manifest, Member, Verification, verification_from
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TEXTS = (
@@ -25,6 +25,32 @@ _TEXTS = (
 HISTORY = 20
 """Results of later verifications that are kept of one backup."""
 _MAPPINGS = ("server", "snapshot", "tools", "compression", "encryption", "contents")
+_REPEATED = ("cluster", "environment", "database", "engine", "type", "format", "host", "by", "parent")
+_REPEATED_MAPPINGS = ("server", "tools", "compression", "encryption")
+
+
+class Pool:
+    """What ten thousand manifests have in common, held once. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+        self._mappings: dict[str, t.Mapping[str, t.Any]] = {}
+        self._members: dict[tuple[str, str, int], Member] = {}
+
+    def text(self, value: str) -> str:
+        """The same text, as it was seen first."""
+        return self._texts.setdefault(value, value)
+
+    def mapping(self, value: t.Mapping[str, t.Any]) -> t.Mapping[str, t.Any]:
+        """The same mapping, as it was seen first."""
+        return self._mappings.setdefault(repr(value), value)
+
+    def member(self, value: Member) -> Member:
+        """The member without its checksums; globals and schemas have the same size from backup to backup."""
+        key = (value.role, value.name, value.bytes)
+        return self._members.get(key) or self._members.setdefault(
+            key, Member(self.text(value.role), self.text(value.name), value.bytes, "")
+        )
 
 
 def manifest_from_bytes(data: bytes) -> Manifest | str:
@@ -40,27 +66,24 @@ def manifest_from_bytes(data: bytes) -> Manifest | str:
     return _checked(document)
 
 
-def manifest_from_cache(known: t.Mapping[str, t.Any]) -> Manifest | str | None:
-    """What the cache knows of a manifest; None when it is of no use."""
-    problem, document = known.get("problem"), known.get("manifest")
-    if isinstance(problem, str):
-        return problem
+def manifest_from_cache(document: t.Any, pool: Pool) -> Manifest | None:
+    """A manifest that `short` made, out of plain data; None when it is of no use."""
     if not isinstance(document, dict):
         return None
-    found = _checked(document)
-    return None if isinstance(found, str) else found
+    found = _checked(document, whole=False)
+    return None if isinstance(found, str) else _pooled(found, pool)
 
 
-def _checked(document: t.Mapping[str, t.Any]) -> Manifest | str:
+def _checked(document: t.Mapping[str, t.Any], *, whole: bool = True) -> Manifest | str:
     try:
         manifest = Manifest.from_dict(document)
-        flaw = _flaw(manifest)
+        flaw = _flaw(manifest, whole=whole)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return f"is not a manifest ({type(error).__name__}: {str(error)[:80]})"
     return f"is not a manifest ({flaw})" if flaw else manifest
 
 
-def _flaw(manifest: Manifest) -> str:
+def _flaw(manifest: Manifest, *, whole: bool) -> str:
     """What in it isn't of its kind, '' when all is; raises ValueError for a time that isn't one."""
     for name in _TEXTS:
         if not isinstance(getattr(manifest, name), str):
@@ -75,10 +98,10 @@ def _flaw(manifest: Manifest) -> str:
         parse_iso(moment)
     if isinstance(manifest.seconds, bool) or not isinstance(manifest.seconds, (int, float)):
         return "seconds is no number"
-    return _members_flaw(manifest)
+    return _members_flaw(manifest, whole=whole)
 
 
-def _members_flaw(manifest: Manifest) -> str:
+def _members_flaw(manifest: Manifest, *, whole: bool) -> str:
     names = [member.name for member in manifest.members]
     if len(set(names)) != len(names):
         return "two members have the same name"
@@ -87,9 +110,11 @@ def _members_flaw(manifest: Manifest) -> str:
         name, size, checksum = values["name"], values["bytes"], values["sha256"]
         if not isinstance(name, str) or not _is_name(name):
             return f"{name!r:.60} can't be a member's name"
+        if not isinstance(values["role"], str):
+            return f"the role of {name} is no text"
         if not isinstance(size, int) or size < 0:
             return f"the size of {name} is no number"
-        if not isinstance(checksum, str) or not _SHA256.fullmatch(checksum):
+        if not isinstance(checksum, str) or not (_SHA256.fullmatch(checksum) if whole else checksum == ""):
             return f"the checksum of {name} is no SHA-256"
     return ""
 
@@ -101,10 +126,21 @@ def _is_name(name: str) -> bool:
     return "/" not in name and "\\" not in name and name.isprintable()
 
 
-def short(manifest: Manifest) -> Manifest:
-    """The same without the long parts of `contents`."""
+def short(manifest: Manifest, pool: Pool) -> Manifest:
+    """What a catalog holds of it: no checksums, no id of its snapshot, no long parts of `contents`."""
     contents = {key: value for key, value in manifest.contents.items() if not isinstance(value, (dict, list, tuple))}
-    return dataclasses.replace(manifest, contents=contents)
+    snapshot = {key: value for key, value in manifest.snapshot.items() if key in ("lsn", "time")}
+    return _pooled(dataclasses.replace(manifest, contents=contents, snapshot=snapshot), pool)
+
+
+def _pooled(manifest: Manifest, pool: Pool) -> Manifest:
+    """The same, sharing what others have too."""
+    values: dict[str, t.Any] = {name: pool.text(getattr(manifest, name)) for name in _REPEATED}
+    values.update({name: pool.mapping(getattr(manifest, name)) for name in _REPEATED_MAPPINGS})
+    values["members"] = tuple(pool.member(member) for member in manifest.members)
+    for name in ("contents", "snapshot"):
+        values[name] = {pool.text(key): value for key, value in getattr(manifest, name).items()}
+    return dataclasses.replace(manifest, **values)
 
 
 def verifications_from(data: t.Any) -> tuple[Verification, ...]:

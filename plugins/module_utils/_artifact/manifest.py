@@ -9,7 +9,7 @@ Keys, under the store's own prefix::
     <cluster>/<database>/<id>/<member>             data.dump.zst.gpg, schema.dump.zst.gpg, globals.sql.zst.gpg
     <cluster>/<database>/<id>/manifest.json        complete from here on
     <cluster>/<database>/<id>/verification.json    the newest result of a later verification; replaced by the next
-    <cluster>/<database>/catalog.json              a cache of the manifests: never the truth, rebuilt when it disagrees
+    <cluster>/<database>/catalog.jsonl.gz          a cache of the manifests: never the truth, rebuilt when it disagrees
 
 A database's name is percent-encoded in keys (`key_part`), so that any name is one path component.
 """
@@ -23,7 +23,7 @@ import urllib.parse
 SCHEMA = 1
 MANIFEST = "manifest.json"
 VERIFICATION = "verification.json"
-CATALOG = "catalog.json"
+CATALOG = "catalog.jsonl.gz"
 
 
 def key_part(name: str) -> str:

@@ -42,6 +42,10 @@ _HINTS = (
         "invalid memory alloc request size",
         "A bytea value is larger than pg_dump can write (about 512 MB): use the engine pgbackrest for this database.",
     ),
+    (
+        "Cannot enlarge string buffer",
+        "A row is larger than pg_dump can write (1 GB of text): use the engine pgbackrest for this database.",
+    ),
     ("No space left on device", "Make room in the store, then run again."),
     ("terminating connection", "Somebody ended the dump's connection: an administrator, or DROP DATABASE. Run again."),
     (

@@ -81,13 +81,11 @@ def _backups(
 ) -> dict[str, t.Any]:
     seen = look(sources, runner=runner, write_cache=not check_mode)
     now = clock.now()
-    backups = describe_all(seen, now)
     fresh = freshness_of(jobs, seen.catalog.entries, now)
-    limit = params.get("limit") or len(backups)
     return {
-        "backups": backups[:limit],
-        "total": len(backups),
-        "bytes": sum(int(backup["bytes"]) * len(backup["copies"]) for backup in backups),
+        "backups": describe_all(seen, now, limit=params.get("limit")),
+        "total": len({(entry.manifest.database, entry.id) for entry in seen.catalog.entries}),
+        "bytes": sum(entry.manifest.bytes for entry in seen.catalog.entries),
         "problems": [problem.as_dict() for problem in seen.catalog.problems],
         "jobs": [job.as_dict() for job in jobs],
         "freshness": [one.as_dict() for one in fresh],
@@ -101,12 +99,13 @@ def freshness_of(jobs: t.Iterable[policies.Job], entries: t.Iterable[Entry], now
     return judge([Point.of(entry) for entry in entries], demands, now)
 
 
-def describe_all(seen: Seen, now: datetime.datetime) -> list[dict[str, t.Any]]:
-    """Every backup once, newest first, with its copies."""
+def describe_all(seen: Seen, now: datetime.datetime, *, limit: int | None = None) -> list[dict[str, t.Any]]:
+    """Every backup once, newest first, with its copies; the newest `limit` of them if that is given."""
     copies: dict[tuple[str, str], list[Entry]] = {}
     for entry in seen.catalog.entries:
         copies.setdefault((entry.manifest.database, entry.id), []).append(entry)
-    return [describe(found, seen.windows.get(found[0].id), now) for found in reversed(list(copies.values()))]
+    newest = list(copies.values())[-limit:] if limit and limit > 0 else list(copies.values())
+    return [describe(found, seen.windows.get(found[0].id), now) for found in reversed(newest)]
 
 
 def describe(copies: t.Sequence[Entry], window: wal.Window | None, now: datetime.datetime) -> dict[str, t.Any]:

@@ -21,6 +21,7 @@ from .._postgres import Session
 from .._record import new_id
 from .._store.model import ObjectStore
 from .._store.open_store import open_store
+from . import oversized
 from .estimate import newest_alike
 from .facts import Connect, free_space, open_source, read_source
 from .model import Wish
@@ -89,7 +90,11 @@ def look(wish: Wish, ports: Ports, stack: contextlib.ExitStack, *, ephemeral: bo
         stores=stores,
         catalogs=catalogs,
         keyring=keyring,
-        warnings=(*keyring.warnings, *_catalog_warnings(catalogs)),
+        warnings=(
+            *keyring.warnings,
+            *_catalog_warnings(catalogs),
+            *oversized.warnings(session, source.relations, wish.type),
+        ),
     )
 
 

@@ -5,14 +5,17 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import json
+import random
 import typing as t
 
 import pytest
 
-from ansible_collections.hms.postgres.plugins.module_utils._artifact import catalog
+from ansible_collections.hms.postgres.plugins.module_utils._artifact import catalog, catalog_cache
 from ansible_collections.hms.postgres.plugins.module_utils._artifact.catalog_parse import (
     HISTORY,
+    Pool,
     history_to_bytes,
     manifest_from_bytes,
     manifest_from_cache,
@@ -28,7 +31,17 @@ from ansible_collections.hms.postgres.tests.unit.plugins.module_utils._backup.ba
     with_parent,
 )
 
-CACHE = "hospital/hospital/catalog.json"
+CACHE = "hospital/hospital/catalog.jsonl.gz"
+
+
+def lines_of(store: MemoryStore) -> list[dict[str, t.Any]]:
+    """What the cache holds, its first line left out."""
+    return [json.loads(line) for line in gzip.decompress(store.objects[CACHE][0]).splitlines()[1:]]
+
+
+def as_cache(*lines: t.Any) -> bytes:
+    """A cache with these lines after its first."""
+    return gzip.compress(b"".join(json.dumps(line).encode() + b"\n" for line in ({"schema": 2}, *lines)))
 
 
 def test_backups_come_oldest_first_and_without_what_fills_a_catalog() -> None:
@@ -67,7 +80,7 @@ def test_only_what_is_new_or_changed_is_read() -> None:
     found = catalog.load([store], "hospital")
     assert set(store.gets) == {CACHE, new.key("manifest.json"), changed.key("manifest.json")}
     assert old[0].id not in {one.id for one in found.entries}
-    assert old[0].key("manifest.json") not in json.loads(store.objects[CACHE][0])["objects"]
+    assert f"{old[0].id}/manifest.json" not in {line["k"] for line in lines_of(store)}
     assert [one.manifest.by for one in found.entries if one.id == changed.id] == ["somebody else"]
 
 
@@ -76,29 +89,82 @@ def test_only_what_is_new_or_changed_is_read() -> None:
     [
         b"",
         b"\xff\x00",
-        b"[]",
         b"{}",
-        b'{"schema": 1}',
-        b'{"schema": 2, "objects": {}}',
-        b'{"schema": 1, "objects": []}',
-        b'{"schema": 1, "objects": {"hospital/hospital/x/manifest.json": 3}}',
+        b'{"schema": 1, "objects": {}}',
+        gzip.compress(b""),
+        gzip.compress(b"[]\n"),
+        gzip.compress(b'{"schema": 1}\n'),
+        gzip.compress(b'{"schema": 2}\n{"k": "x"'),
+        gzip.compress(b'{"schema": 2}\n\xff\n'),
+        gzip.compress(b'{"schema": 2}\n' + b"[" * 100_000 + b"\n"),
+        gzip.compress(b'{"schema": 2}\n"' + b"x" * (catalog_cache.LINE_LIMIT + 1) + b'"\n'),
+        as_cache(3),
+        as_cache([]),
+        as_cache({"k": "x"}),
+        as_cache({"k": 1, "t": {}, "m": {}}),
     ],
 )
 def test_a_cache_that_is_no_use_is_made_anew(content: bytes) -> None:
     store = MemoryStore()
-    store.add(manifest(ago()))
+    made = store.add(manifest(ago()))
     store.put(CACHE, content, replace=True)
     assert len(catalog.load([store], "hospital").entries) == 1
-    assert len(json.loads(store.objects[CACHE][0])["objects"]) == 1
+    assert [line["k"] for line in lines_of(store)] == [f"{made.id}/manifest.json"]
+
+
+def test_a_cache_that_is_damaged_anywhere_changes_nothing_that_is_listed() -> None:
+    store = MemoryStore()
+    made = [store.add(manifest(ago(days=day))) for day in range(30)]
+    store.put(made[3].key("manifest.json"), b"garbled", replace=True)
+    store.put(made[4].key("verification.json"), history_to_bytes(made[4].id, [proven(ago(), ok=False)]))
+    truth = catalog.load([store], "hospital")
+    assert (len(truth.entries), len(truth.problems)) == (29, 1)
+    good, source = store.objects[CACHE][0], random.Random(3)  # positions, not secrets
+    damaged = [good[:length] for length in range(0, len(good), 97)]
+    for _number in range(100):
+        place = source.randrange(10, len(good))  # the head of a gzip file holds bytes that mean nothing
+        damaged.append(good[:place] + bytes([good[place] ^ 1 << source.randrange(8)]) + good[place + 1 :])
+    for content in (*damaged, good + b"more", good + good):
+        store.put(CACHE, content, replace=True)
+        found = catalog.load([store], "hospital")
+        assert (found.entries, found.problems) == (truth.entries, truth.problems)
+        assert store.objects[CACHE][0] == good
+    assert catalog.load([store], "hospital").read == 0
+
+
+def test_what_a_cache_says_of_a_backup_that_is_gone_or_replaced_is_not_believed() -> None:
+    store = MemoryStore()
+    gone, stays = store.add(manifest(ago(days=1))), store.add(manifest(ago()))
+    catalog.load([store], "hospital")
+    store.remove([gone.key("manifest.json")])
+    assert [one.id for one in catalog.load([store], "hospital", write_cache=False).entries] == [stays.id]
+    assert len(lines_of(store)) == 2
+    catalog.load([store], "hospital")
+    assert [line["k"] for line in lines_of(store)] == [f"{stays.id}/manifest.json"]
+
+
+def test_a_cache_holds_what_is_asked_of_a_catalog_and_not_much_more() -> None:
+    store = MemoryStore()
+    for hour in range(500):
+        contents = {"database_bytes": hour, "rows": {f"public.t{table}": table for table in range(100)}}
+        store.add(manifest(ago(hours=hour), contents=contents))
+    stored = sum(len(data) for data, _moment in store.objects.values())
+    first = catalog.load([store], "hospital").entries
+    assert len(store.objects[CACHE][0]) < stored / 30
+    again = catalog.load([store], "hospital").entries
+    assert again == first
+    assert len({id(one.manifest.server) for one in again}) == 1, "what they have in common is held once"
+    assert again[0].manifest.members[0].sha256 == ""
+    assert catalog.read_manifest(store, again[0]).members[0].sha256
 
 
 def test_a_cache_that_tells_lies_about_a_manifest_is_not_believed() -> None:
     store = MemoryStore()
-    made = store.add(manifest(ago()))
+    store.add(manifest(ago()))
     catalog.load([store], "hospital")
-    cache = json.loads(store.objects[CACHE][0])
-    cache["objects"][made.key("manifest.json")]["manifest"]["members"][0]["name"] = "../../other/data"
-    store.put(CACHE, json.dumps(cache).encode(), replace=True)
+    (line,) = lines_of(store)
+    line["m"]["members"][0]["name"] = "../../other/data"
+    store.put(CACHE, as_cache(line), replace=True)
     found = catalog.load([store], "hospital")
     assert found.read == 1
     assert found.entries[0].manifest.members[0].name == "data.dump.zst"
@@ -152,6 +218,7 @@ MEMBER = {"role": "data", "name": "data.dump", "bytes": 4, "sha256": "0" * 64}
         {"members": [{**MEMBER, "name": ".."}]},
         {"members": [{**MEMBER, "name": ""}]},
         {"members": [{**MEMBER, "name": 7}]},
+        {"members": [{**MEMBER, "role": []}]},
         {"members": [{**MEMBER, "name": "a\nb"}]},
         {"members": [{**MEMBER, "name": "manifest.json"}]},
         {"members": [{**MEMBER, "bytes": -1}]},
@@ -174,7 +241,7 @@ MEMBER = {"role": "data", "name": "data.dump", "bytes": 4, "sha256": "0" * 64}
 def test_a_manifest_with_something_of_the_wrong_kind_is_none(changes: dict[str, t.Any]) -> None:
     document = {**manifest(ago()).as_dict(), **changes}
     assert isinstance(manifest_from_bytes(json.dumps(document).encode()), str)
-    assert manifest_from_cache({"manifest": document}) is None
+    assert manifest_from_cache(document, Pool()) is None
 
 
 def test_what_a_later_version_added_is_passed_over() -> None:
