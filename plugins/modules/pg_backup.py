@@ -12,7 +12,7 @@ version_added: 0.1.0
 description:
   - Makes one backup of a database (O(engine=pg_dump)) or of a whole instance (O(engine=pgbackrest)).
   - With O(engine=pg_dump) the dump flows through compression and GPG straight into the store. There is no plaintext on
-    a disk, no temporary copy, and the memory needed is the same for any size.
+    a disk, no temporary copy, and the memory needed is the same for any size. Only O(format=directory) is different.
   - All tables are locked against change of their structure before the snapshot is taken, so that what runs meanwhile
     (a C(TRUNCATE), a migration) cannot make a table look empty.
   - Every program's exit code is judged. Then what was stored is read back, decrypted, decompressed and parsed to its
@@ -52,10 +52,25 @@ options:
       - The format of the dump with O(engine=pg_dump).
       - V(custom) is what C(pg_restore) reads, whole or in parts, in parallel.
       - V(plain) is an SQL script. It runs whatever is in it when it is restored, so it is only made when asked for.
-      - V(directory) is refused, because pg_dump would have to write it to a disk unencrypted.
+      - V(directory) is dumped by several workers at once, O(jobs), from the one snapshot. C(pg_dump) writes it to
+        O(staging_dir) itself, unencrypted; from there it goes into the store as one object, a tar stream, compressed
+        and encrypted as the others. The files in O(staging_dir) are removed in any case.
     type: str
     choices: [custom, directory, plain]
     default: custom
+  jobs:
+    description:
+      - How many workers dump at the same time with O(format=directory), by default as many as there are processors, at
+        most 4. Each needs a connection, and a further one is needed.
+    type: int
+  staging_dir:
+    description:
+      - The folder in which the dump lies, unencrypted, while it is made with O(format=directory). Required for that.
+      - It must be on the managed host, belong to O(os_user) alone (mode 0700) and have room for the whole dump,
+        uncompressed. Best is a tmpfs or an encrypted disk.
+      - What is in there is removed at the end, after a failure, and when the run is killed. After a power failure, or
+        when every process of the run is killed at once, the next run with this folder removes it.
+    type: path
   compression:
     description: How the dump is compressed. What V(gzip) makes is read by any C(gunzip).
     type: str
@@ -182,6 +197,7 @@ requirements:
   - psycopg >= 3.1 (Debian's package python3-psycopg)
   - PostgreSQL's client programs of the server's own major version (postgresql-client-15)
   - zstd or lz4, and gpg with python-gnupg (python3-gnupg), where they are asked for
+  - GNU tar for O(format=directory)
   - boto3 (python3-boto3) for O(store.s3)
   - setpriv (util-linux)
 seealso:
@@ -229,6 +245,20 @@ EXAMPLES = r"""
         addressing_style: path
     verify: deep
 
+- name: By four workers at once, through a folder in memory
+  hms.postgres.pg_backup:
+    cluster: hospital
+    environment: production
+    database: hospital
+    format: directory
+    jobs: 4
+    staging_dir: /run/hms-staging
+    encryption:
+      recipients: [ops@hospital.example]
+      key_files: [/etc/hms-postgres/keys/ops.asc]
+    store:
+      folder: /srv/backups
+
 - name: What would be made, how big, how long, and what would go
   hms.postgres.pg_backup:
     cluster: hospital
@@ -256,6 +286,16 @@ plan:
       type: list
       elements: str
       sample: [properties.json.zst.gpg, globals.sql.zst.gpg, schema.dump.zst.gpg, data.dump.zst.gpg]
+    jobs:
+      description: How many workers dump.
+      returned: success, with O(format=directory)
+      type: int
+      sample: 4
+    staging_dir:
+      description: The folder in which the dump lies unencrypted meanwhile.
+      returned: success, with O(format=directory)
+      type: str
+      sample: /run/hms-staging
     stores:
       description: Where they go.
       returned: success

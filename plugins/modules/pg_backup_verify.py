@@ -95,6 +95,11 @@ options:
   os_user:
     description: The operating system's user that connects and that PostgreSQL's programs run as.
     type: str
+  staging_dir:
+    description:
+      - The folder in which backups in the directory format are unpacked, unencrypted, for O(level=deep). It must be on
+        the managed host, belong to O(os_user) alone (mode 0700) and have the room. By default that of the host's jobs.
+    type: path
   state_dir:
     description: The folder for locks; by default C(/var/lib/hms-postgres/) and the cluster's name.
     type: path
@@ -231,6 +236,7 @@ def main() -> None:
             "login_port": {"type": "int"},
             "login_user": {"type": "str"},
             "os_user": {"type": "str"},
+            "staging_dir": {"type": "path"},
             "state_dir": {"type": "path"},
             "timeout": {"type": "float", "default": 86400.0},
             **STORE,

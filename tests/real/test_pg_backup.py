@@ -130,7 +130,7 @@ def test_plain_sql_only_when_asked_for(site: Site) -> None:
     assert b"COPY public.patients" in text
     with pytest.raises(HmsError) as caught:
         site.backup(format="directory")
-    assert caught.value.reason == "format_needs_disk"
+    assert caught.value.reason == "staging_missing"
 
 
 def test_the_databases_own_properties(site: Site, server: Instance) -> None:

@@ -202,7 +202,7 @@ def test_programs_of_another_version(site: Site, tmp_path: pathlib.Path, major: 
 def test_everything_wrong_is_told_at_once(site: Site) -> None:
     error = refused(site, format="directory", encryption={"passphrase_file": "/none"}, **READER)
     assert [one["rule"] for one in error.details["refusals"]] == [
-        "format_needs_disk",
+        "staging_missing",
         "no_select",
         "passphrase_missing",
     ]

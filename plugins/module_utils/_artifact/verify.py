@@ -21,6 +21,7 @@ from .._pipeline import Pipeline, Source, Stage, Tap
 from .._store.model import ObjectStore
 from .._tools.gpg import reason_of
 from .._tools.pg_restore import HEAD, PgRestore, parse_head
+from .directory import DirectoryArchive, listing_of
 from .keys import Keyring
 from .manifest import Manifest, Member, Verification
 from .streams import ENCRYPTED, Digest, copy, read_stages
@@ -66,8 +67,9 @@ class ArtifactCheck:
 class _Plain:
     """What a member holds, as it passes by: counted, hashed, its beginning and its end kept."""
 
-    def __init__(self, *, whole: bool) -> None:
-        self.digest = Digest()
+    def __init__(self, *, whole: bool, archive: DirectoryArchive | None = None) -> None:
+        self.digest = Digest(archive)
+        self.archive = archive
         self.head = b""
         self.tail = b""
         self.content: bytearray | None = bytearray() if whole else None
@@ -108,14 +110,18 @@ def verify_member(
             copy(source, lambda _data: None)
             plain, trouble = None, ""
         else:
-            plain = _Plain(whole=member.role == "properties")
+            archive = DirectoryArchive() if is_directory(member) else None
+            plain = _Plain(whole=member.role == "properties", archive=archive)
             trouble = _read(source, plain, member, keyring or Keyring("none"), deadline, pg_restore, os_user)
     finally:
         reader.close()
     problems = _stored_problems(key, member, stored)
     if plain is None:
         return MemberCheck(stored.bytes, stored.sha256, problems=problems, partial="it is encrypted and no key is here")
-    entries, doubts = _content(member, plain)
+    if problems or trouble or plain.archive is None:
+        entries, doubts = _content(member, plain)
+    else:
+        entries, doubts = _directory(plain.archive, pg_restore, deadline, os_user)
     # what came out of a damaged object proves nothing further
     problems += (f"{member.name}: {trouble}",) if trouble else () if problems else _doubts(member, plain, doubts)
     return MemberCheck(
@@ -172,6 +178,23 @@ def is_archive(member: Member) -> bool:
     return ".dump" in member.name
 
 
+def is_directory(member: Member) -> bool:
+    """Whether a member is a folder of pg_dump's as a tar stream, by its name."""
+    return ".tar" in member.name
+
+
+def _directory(
+    archive: DirectoryArchive, pg_restore: PgRestore, deadline: float, os_user: str | None
+) -> tuple[int | None, tuple[str, ...]]:
+    """The same as `_content` for a folder: its table of contents is held against its files."""
+    if archive.unreadable:
+        return None, (archive.unreadable,)
+    listing, complaint = listing_of(archive.toc or b"", pg_restore, deadline=deadline, os_user=os_user)
+    if complaint:
+        return None, (f"its table of contents can't be read: {complaint}",)
+    return listing.entries, archive.doubts(listing)
+
+
 def _stored_problems(key: str, member: Member, stored: Digest) -> tuple[str, ...]:
     if stored.bytes != member.bytes:
         return (f"{member.name}: {stored.bytes} bytes are stored as {key}, {member.bytes} were written",)
@@ -182,6 +205,8 @@ def _stored_problems(key: str, member: Member, stored: Digest) -> tuple[str, ...
 
 def _content(member: Member, plain: _Plain) -> tuple[int | None, tuple[str, ...]]:
     """The archive's number of entries, and what is wrong with the beginning or the end of the content."""
+    if plain.archive is not None:
+        return None, ()
     if is_archive(member):
         try:
             return parse_head(plain.head).entries, ()

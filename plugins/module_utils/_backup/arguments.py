@@ -33,6 +33,8 @@ BACKUP: Spec = {
         "default": "full",
     },
     "format": {"type": "str", "choices": ["custom", "directory", "plain"], "default": "custom"},
+    "jobs": {"type": "int"},
+    "staging_dir": {"type": "path"},
     "compression": {"type": "str", "choices": ["zstd", "gzip", "lz4", "none"], "default": "zstd"},
     "compression_level": {"type": "int"},
     "compression_threads": {"type": "int"},

@@ -13,6 +13,7 @@ import functools
 import typing as t
 
 from .._artifact.manifest import MANIFEST, Manifest, Member, Verification
+from .._artifact.staging import Staging
 from .._artifact.verify import ArtifactCheck, verify_artifact
 from .._clock import iso, parse_iso
 from .._errors import HmsError, ToolFailed, defect
@@ -30,6 +31,7 @@ from .model import Wish
 from .plan import BackupPlan, MemberPlan
 from .record import BackupRecord
 from .snapshot import Leader, RowCounter, Snapshot, countable
+from .staging_plan import jobs_of, needs_staging
 
 _ATTEMPTS = 4
 _PAUSE = 2.0
@@ -106,15 +108,46 @@ class Artifact:
         members = [
             self._member(plan, engine, properties) for plan in self._plan.members if plan.role not in FROM_SNAPSHOT
         ]
-        with contextlib.ExitStack() as stack:
-            snapshot, contents, counter = self._hold(stack)
-            engine = self._engine(snapshot.id)
-            members += [
-                self._member(plan, engine, properties) for plan in self._plan.members if plan.role in FROM_SNAPSHOT
-            ]
-            if counter is not None:
-                contents["rows"] = counter.rows(self._deadline - self._ports.clock.monotonic())
+        with contextlib.ExitStack() as staged:
+            staging = self._staging(staged)
+            streamed = [plan for plan in self._plan.members if plan.role in FROM_SNAPSHOT]
+            packed = streamed.pop() if staging else None
+            with contextlib.ExitStack() as stack:
+                snapshot, contents, counter = self._hold(stack)
+                engine = self._engine(snapshot.id)
+                members += [self._member(plan, engine, properties) for plan in streamed]
+                if staging:
+                    self._record.step(
+                        "dump files",
+                        f"Dump into {staging.path} by {jobs_of(self._wish)} workers",
+                        functools.partial(engine.dump_files, staging),
+                        lambda _nothing: "the tables are free again",
+                    )
+                if counter is not None:
+                    contents["rows"] = counter.rows(self._deadline - self._ports.clock.monotonic())
+            if staging and packed:
+                members.append(self._packed(packed, engine, staging))
         return snapshot, contents, tuple(members)
+
+    def _staging(self, stack: contextlib.ExitStack) -> Staging | None:
+        """The folder for the files of the directory format, gone when `stack` ends."""
+        wish = self._wish
+        if not needs_staging(wish):
+            return None
+        return self._record.step(
+            "staging",
+            f"Make a folder in {wish.staging_dir}; remove what dead runs left there",
+            lambda: stack.enter_context(Staging(wish.staging_dir or "", self._plan.id, os_user=wish.os_user)),
+            lambda made: f"removed of dead runs: {', '.join(made.gone)}" if made.gone else "nothing was left there",
+        )
+
+    def _packed(self, plan: MemberPlan, engine: DumpEngine, staging: Staging) -> Member:
+        return self._record.step(
+            f"dump {plan.role}",
+            f"Store {plan.name}",
+            functools.partial(engine.pack, plan, staging, expected=self._plan.estimate),
+            lambda member: f"{member.bytes} bytes, SHA-256 {member.sha256}",
+        )
 
     def _engine(self, snapshot: str | None) -> DumpEngine:
         return DumpEngine(
@@ -251,6 +284,7 @@ class Artifact:
             clients=self._seen.facts.clients,
             os_user=self._wish.os_user,
             superuser=source.role.superuser,
+            staging_dir=self._wish.staging_dir,
         )
         check = self._record.step(
             "verify deep",

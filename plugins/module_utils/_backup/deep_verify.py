@@ -17,13 +17,17 @@ import time
 import typing as t
 
 from .._artifact.clients import Clients
+from .._artifact.directory_restore import MOST_JOBS, restore_files
 from .._artifact.keys import Keyring
 from .._artifact.manifest import Manifest, Member
+from .._artifact.staging import Staging
 from .._artifact.streams import read_stages
+from .._artifact.verify import is_directory
 from .._errors import HmsError
 from .._pipeline import Pipeline, Stage
 from .._postgres import ConnectionParams, Session, quote_identifier, quote_literal
 from .._store.model import ObjectStore
+from .._tools.compressors import default_threads
 from .._tools.pg_restore import PgRestore
 from .facts import Connect, DatabaseFacts, read_relations
 from .snapshot import countable
@@ -104,12 +108,14 @@ class DeepVerifier:
         clients: Clients,
         os_user: str | None,
         superuser: bool,
+        staging_dir: str | None = None,
     ) -> None:
         self._connection = connection
         self._connect = connect
         self._clients = clients
         self._os_user = os_user
         self._superuser = superuser
+        self._staging_dir = staging_dir
 
     def _maintenance(self) -> Session:
         failed: HmsError | None = None
@@ -182,13 +188,21 @@ class DeepVerifier:
         deadline: float,
     ) -> None:
         program = PgRestore(self._clients.pg_restore.path, os_user=self._os_user)
-        restore = program.into_database_stage(scratch, owners=self._superuser)
-        # a subscription would wait for the original's slot, and keep the scratch database from being dropped
-        restore = dataclasses.replace(restore, argv=(*restore.argv, "--no-publications", "--no-subscriptions"))
-        stages: list[Stage] = [*read_stages(member.name, keyring, os_user=self._os_user), restore]
+        stages: list[Stage] = read_stages(member.name, keyring, os_user=self._os_user)
+
+        def restore(folder: str | None = None) -> Stage:
+            jobs = min(MOST_JOBS, default_threads())
+            made = program.into_database_stage(scratch, owners=self._superuser, directory=folder, jobs=jobs)
+            # a subscription would wait for the original's slot, and keep the scratch database from being dropped
+            return dataclasses.replace(made, argv=(*made.argv, "--no-publications", "--no-subscriptions"))
+
         reader = store.open(manifest.key(member.name))
+        if is_directory(member):
+            staging = Staging(self._staging_dir or "", manifest.id, os_user=self._os_user)
+            restore_files(reader, stages, restore, staging=staging, os_user=self._os_user, deadline=deadline)
+            return
         try:
-            Pipeline(stages, deadline=deadline, what="The restore for the verification").feed(reader.read)
+            Pipeline([*stages, restore()], deadline=deadline, what="The restore for the verification").feed(reader.read)
         finally:
             reader.close()
 

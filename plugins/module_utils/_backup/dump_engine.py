@@ -2,29 +2,37 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The members of a pg_dump backup: each dumped, compressed, encrypted and stored in one stream. PRIVATE."""
+"""The members of a pg_dump backup: each dumped, compressed, encrypted and stored in one stream. PRIVATE.
+
+The format directory is the exception: dumped into a staging folder first, then packed up from there.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
+import os
 import typing as t
 
+from .._artifact import directory
 from .._artifact.clients import Clients
 from .._artifact.keys import Keyring
 from .._artifact.manifest import MANIFEST, Member, key_part
+from .._artifact.staging import Staging
 from .._artifact.streams import StreamResult, store_bytes, store_stream
 from .._errors import HmsError
 from .._files import dump_json
-from .._pipeline import Stage
+from .._pipeline import Pipeline, Stage
 from .._postgres import ConnectionParams
 from .._store.model import ObjectStore
 from .._store.tee import Tee
 from .._tools.pg_dump import PgDump
 from .._tools.pg_dumpall import PgDumpAll
+from .._tools.tar import Tar
 from .estimate import Estimate
 from .model import Wish
 from .plan import MemberPlan
+from .staging_plan import jobs_of
 
 FROM_SNAPSHOT = ("schema", "data")
 """Members that are dumped from the leader's snapshot."""
@@ -57,9 +65,15 @@ _HINTS = (
         "The standby's replay ended the dump. Raise max_standby_streaming_delay, or back up the primary.",
     ),
     (
+        "could not obtain lock on relation",
+        "Somebody keeps asking for tables exclusively (a migration, VACUUM FULL, TRUNCATE). Run again afterwards.",
+    ),
+    (
         "LOCK TABLE",
         "Somebody keeps asking for tables exclusively (a migration, VACUUM FULL, TRUNCATE). Run again afterwards.",
     ),
+    ("connection slots", "Dump with fewer jobs: each worker needs a connection. Or raise max_connections."),
+    ("too many connections", "Dump with fewer jobs: each worker needs a connection. Or raise the connection limit."),
     ("out of shared memory", "Raise max_locks_per_transaction: the dump locks every table."),
     ("permission denied", "Grant the role what the message names, then run again."),
     ("cache lookup failed", "Something was dropped while it was dumped. Run again."),
@@ -122,11 +136,39 @@ class DumpEngine:
 
     def make(self, plan: MemberPlan, *, properties: t.Mapping[str, t.Any], expected: Estimate) -> Member:
         """One member, stored whole and durable in every store."""
+        return self._store(plan, expected, lambda writer: self._stream(plan.role, properties, writer))
+
+    def dump_files(self, staging: Staging) -> None:
+        """Dump into a staging folder, by several workers."""
+        stage = self._pg_dump.directory_stage(
+            self._connection,
+            os.path.join(staging.path, directory.NAME),
+            jobs=jobs_of(self._wish),
+            contents=self._contents,
+            snapshot=self._snapshot,
+            lock_timeout=min(self._wish.lock_timeout, _PATIENCE),
+            options=self._options,
+        )
+        try:
+            Pipeline([stage], deadline=self._deadline, what="The dump").feed(_nothing)
+        except HmsError as error:
+            if not error.next_step and "No space left on device" in error.message:
+                error.next_step = (
+                    f"Make room in {self._wish.staging_dir}, or use format custom, which needs none there."
+                )
+            raise explained(error) from error
+
+    def pack(self, plan: MemberPlan, staging: Staging, *, expected: Estimate) -> Member:
+        """The member made of the files in a staging folder, stored like the others."""
+        source = Tar(os_user=self._wish.os_user).create_stage(staging.path, directory.NAME)
+        return self._store(plan, expected, lambda writer: store_stream(source, **self._how(writer)))
+
+    def _store(self, plan: MemberPlan, expected: Estimate, stream: t.Callable[[Tee], StreamResult]) -> Member:
         size_hint = expected.bytes if plan.role == "data" else _SMALL
         key = self._place.key(plan.name)
         writer = Tee.create(self._place.stores, key, size_hint=size_hint, lock_until=self._place.lock_until)
         try:
-            made = self._stream(plan.role, properties, writer)
+            made = stream(writer)
             writer.commit()
         except HmsError as error:
             raise explained(error) from error
@@ -134,17 +176,27 @@ class DumpEngine:
             writer.abort()
         return Member(role=plan.role, name=plan.name, bytes=made.bytes, sha256=made.sha256)
 
-    def _stream(self, role: str, properties: t.Mapping[str, t.Any], writer: Tee) -> StreamResult:
-        how: dict[str, t.Any] = {
+    def _how(self, writer: Tee) -> dict[str, t.Any]:
+        return {
             "compression": self._wish.compression,
             "keyring": self._keyring,
             "writer": writer,
             "deadline": self._deadline,
             "os_user": self._wish.os_user,
         }
+
+    def _stream(self, role: str, properties: t.Mapping[str, t.Any], writer: Tee) -> StreamResult:
         if role == "properties":
-            return store_bytes(dump_json(dict(properties)).encode(), **how)
-        return store_stream(self._source(role), **how)
+            return store_bytes(dump_json(dict(properties)).encode(), **self._how(writer))
+        return store_stream(self._source(role), **self._how(writer))
+
+    @property
+    def _contents(self) -> str:
+        return {"data_only": "data"}.get(self._wish.type, "all")
+
+    @property
+    def _options(self) -> t.Mapping[str, str] | None:
+        return _NOTICE_A_KILL if self._major >= 14 else None
 
     def _source(self, role: str) -> Stage:
         """The program that a member comes from."""
@@ -153,17 +205,24 @@ class DumpEngine:
         return self._pg_dump.stage(
             self._connection,
             file_format="plain" if role == "data" and self._wish.format == "plain" else "custom",
-            contents="schema" if role == "schema" else {"data_only": "data"}.get(self._wish.type, "all"),
+            contents="schema" if role == "schema" else self._contents,
             snapshot=self._snapshot,
             lock_timeout=min(self._wish.lock_timeout, _PATIENCE),
-            options=_NOTICE_A_KILL if self._major >= 14 else None,
+            options=self._options,
         )
+
+
+def _nothing(_size: int) -> bytes:
+    """What goes into a pg_dump that writes files. Its stdout isn't read: workers that outlive it would keep it open."""
+    return b""
 
 
 def lost_race(error: HmsError) -> bool:
     """Whether pg_dump failed because somebody else stood before it in the queue for a table."""
     tail = str(error.details.get("stderr_tail", ""))
-    return error.phase == "pg_dump" and "LOCK TABLE" in tail and "timeout" in tail
+    # the workers of a parallel dump don't wait at all
+    known = ("LOCK TABLE" in tail and "timeout" in tail) or "could not obtain lock on relation" in tail
+    return error.phase == "pg_dump" and known
 
 
 def explained(error: HmsError) -> HmsError:

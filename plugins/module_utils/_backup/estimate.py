@@ -77,6 +77,23 @@ def estimate(wish: Wish, database_bytes: int, previous: Manifest | None) -> Esti
     return Estimate(size, round(previous.seconds * growth, 1), least, previous.id)
 
 
+def staged_bytes(database_bytes: int, previous: Manifest | None) -> int:
+    """Room that the dump itself needs, uncompressed: as much as the last one had, or as the database has now."""
+    before = int(previous.contents.get("database_bytes") or 0) if previous else 0
+    plain = sum(member.plain_bytes or 0 for member in previous.members if member.role == "data") if previous else 0
+    expected = plain * database_bytes / before if plain and before else database_bytes
+    return int(expected * _HEADROOM)
+
+
 def comfortable(expected: Estimate) -> int:
     """Bytes that a store should have free."""
     return int(expected.bytes * _HEADROOM)
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -14,6 +14,7 @@ from .._artifact import catalog
 from .._artifact.catalog import Catalog
 from .._artifact.clients import DIRECTORIES, find_clients
 from .._artifact.keys import Keyring, prepare_keyring
+from .._artifact.staging import look_at
 from .._clock import Clock
 from .._command import CommandRunner
 from .._errors import HmsError, Refused
@@ -27,6 +28,7 @@ from .facts import Connect, free_space, open_source, read_source
 from .model import Wish
 from .plan import Facts, StoreFacts, later_id
 from .record import OPERATION, ServerClock
+from .staging_plan import needs_staging
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +82,11 @@ def look(wish: Wish, ports: Ports, stack: contextlib.ExitStack, *, ephemeral: bo
         newest_id=newest,
         server_id=new_id(OPERATION, clock),
         encryption_problem=problem,
+        staging=(
+            look_at(wish.staging_dir, wish.os_user, source.server.data_directory if local else "")
+            if wish.staging_dir and needs_staging(wish)
+            else None
+        ),
         scratch_free=free_space(source.server.data_directory) if local and source.server.data_directory else None,
     )
     return Look(

@@ -62,6 +62,8 @@ class Wish:
         wait_seconds: how long to wait for it.
         lock_timeout: seconds that pg_dump waits for a table.
         timeout: seconds for the whole.
+        jobs: workers that dump at once in the format directory; None for one per core, at most 4.
+        staging_dir: where the format directory lies, unencrypted, while it is made: ours alone, on this host.
         state_dir: the host's folder for records and locks (``/var/lib/hms-postgres/<cluster>``).
         pgbackrest: its settings (stanza, config file, os_user); see the driver.
     """
@@ -74,6 +76,8 @@ class Wish:
     engine: Engine = "pg_dump"
     type: Type = "full"
     format: Format = "custom"
+    jobs: int | None = None
+    staging_dir: str | None = None
     os_user: str | None = "postgres"
     compression: Compression = dataclasses.field(default_factory=Compression)
     encryption: Encryption = dataclasses.field(default_factory=Encryption)

@@ -12,11 +12,13 @@ import typing as t
 
 from .._artifact.clients import Clients
 from .._artifact.manifest import Manifest
+from .._artifact.staging import StagingFacts
 from .._artifact.streams import suffix
 from .._errors import Refused
-from .estimate import Estimate, comfortable, estimate
+from .estimate import Estimate, comfortable, estimate, size, staged_bytes
 from .facts import INVALID_DATABASE, SourceFacts
 from .model import Wish
+from .staging_plan import jobs_of, needs_staging, staging_problems, staging_warnings
 
 _SHOWN = 12
 """Names told in one message; the rest is counted."""
@@ -29,6 +31,7 @@ _STEMS = {
     "schema": "schema.dump",
     "data": "data.dump",
 }
+_DATA = {"plain": "data.sql", "directory": "data.tar"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +59,8 @@ class Facts:
     encryption_problem: Refused | None = None
     scratch_free: int | None = None
     """Room where the server keeps its data, for a deep verification."""
+    staging: StagingFacts | None = None
+    """The place for the format directory, where one is given."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +97,9 @@ class BackupPlan:
 
     def as_dict(self, wish: Wish) -> dict[str, t.Any]:
         """For check mode, the diff and the record."""
+        told: dict[str, t.Any] = {}
+        if needs_staging(wish):
+            told = {"jobs": jobs_of(wish), "staging_dir": wish.staging_dir}
         return {
             "id": self.id,
             "engine": wish.engine,
@@ -103,6 +111,7 @@ class BackupPlan:
             "encryption": wish.encryption.method,
             "verify": wish.verify,
             "estimate": self.estimate.as_dict(),
+            **told,
         }
 
 
@@ -118,7 +127,7 @@ def plan_members(wish: Wish) -> tuple[MemberPlan, ...]:
 
 
 def _name(role: str, wish: Wish) -> str:
-    stem = "data.sql" if role == "data" and wish.format == "plain" else _STEMS[role]
+    stem = _DATA.get(wish.format, _STEMS[role]) if role == "data" else _STEMS[role]
     return stem + suffix(wish.compression, wish.encryption)
 
 
@@ -144,7 +153,7 @@ def plan_backup(wish: Wish, facts: Facts, *, identifier: str) -> BackupPlan:
     expected = estimate(wish, facts.source.database.bytes, facts.previous)
     refusals = [
         refusal
-        for rule in (_versions, _format, _database, _rights, _globals, _deep, _encryption)
+        for rule in (_versions, _staging, _database, _rights, _globals, _deep, _encryption)
         for refusal in rule(wish, facts)
     ]
     refusals += _stores(facts, expected)
@@ -190,16 +199,9 @@ def _versions(_wish: Wish, facts: Facts) -> list[Refusal]:
     ]
 
 
-def _format(wish: Wish, _facts: Facts) -> list[Refusal]:
-    if wish.format != "directory":
-        return []
-    return [
-        Refusal(
-            "format_needs_disk",
-            "pg_dump writes the directory format as plain files on a disk, and cannot be told to encrypt them.",
-            "Use format custom: one stream, encrypted before it touches a disk; pg_restore reads it in parallel too.",
-        )
-    ]
+def _staging(wish: Wish, facts: Facts) -> list[Refusal]:
+    needed = staged_bytes(facts.source.database.bytes, facts.previous)
+    return [Refusal(*problem) for problem in staging_problems(wish, facts.staging, needed)]
 
 
 def _database(_wish: Wish, facts: Facts) -> list[Refusal]:
@@ -335,6 +337,7 @@ def _warnings(wish: Wish, facts: Facts, expected: Estimate) -> t.Iterator[str]:
             yield f"{store.name} has {size(store.free)} free and this backup may need {size(comfortable(expected))}."
     if wish.encryption.method == "none":
         yield "This backup is not encrypted: whoever can read the store reads every patient's data."
+    yield from staging_warnings(wish, facts.staging)
     if source.large_objects > _MANY_LARGE_OBJECTS:
         yield f"The database has {source.large_objects} large objects, for which pg_dump needs much memory and time."
     if 3 * len(source.tables) > source.server.lock_slots:
@@ -349,12 +352,3 @@ def _warnings(wish: Wish, facts: Facts, expected: Estimate) -> t.Iterator[str]:
             f"The server's clock is behind the newest backup, {facts.newest_id}: it was set back. "
             "The new backup's id is made to sort after it."
         )
-
-
-def size(count: float) -> str:
-    """Bytes for people."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if abs(count) < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

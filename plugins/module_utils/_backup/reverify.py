@@ -25,6 +25,7 @@ from .._artifact.manifest import VERIFICATION, Manifest, Verification, key_part
 from .._artifact.model import Encryption
 from .._artifact.options import connection_from, encryption_from
 from .._artifact.sources import KINDS, Sources, look, of_params
+from .._artifact.staging import look_at
 from .._artifact.verify import verify_artifact
 from .._clock import Clock, iso
 from .._command import CommandRunner
@@ -53,6 +54,7 @@ class Order:
         level: read or deep.
         connection: the server for scratch databases (deep).
         timeout: seconds for the whole.
+        staging_dir: where backups in the directory format are unpacked for a deep proof.
     """
 
     sources: Sources
@@ -64,6 +66,7 @@ class Order:
     which: Which = "newest"
     level: t.Literal["read", "deep"] = "read"
     timeout: float = 24 * 3600.0
+    staging_dir: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,9 +104,10 @@ def order_from(params: t.Mapping[str, t.Any]) -> Order:
         policy = policies.load(params["config_directory"])
         sources = of_policy(policy, params.get("database"))
         known = [encryption_from(policy.base.get("encryption")), *(job.wish.encryption for job in policy.jobs)]
+        places = [job.wish.staging_dir for job in policy.jobs if job.wish.staging_dir]
         given = {**policy.base, **given}
     else:
-        sources, known = of_params(params), []
+        sources, known, places = of_params(params), [], []
     kinds = params.get("stores") or KINDS
     return Order(
         sources.only(kinds),
@@ -115,6 +119,7 @@ def order_from(params: t.Mapping[str, t.Any]) -> Order:
         which=params.get("which") or "newest",
         level=params.get("level") or "read",
         timeout=params.get("timeout") or Order.timeout,
+        staging_dir=given.get("staging_dir") or next(iter(places), None),
     )
 
 
@@ -192,6 +197,24 @@ class Prover:
                 state="Nothing was touched.",
                 next_step="Give the private key (key_files) or the passphrase, or verify at level read.",
             )
+        packed = [entry.id for entry in dumps if entry.manifest.format == "directory"]
+        if self._order.level == "deep" and packed:
+            self._refuse_without_staging(packed[0])
+
+    def _refuse_without_staging(self, identifier: str) -> None:
+        directory, os_user = self._order.staging_dir, self._order.os_user
+        seen = look_at(directory, os_user, "") if directory else None
+        if seen is not None and seen.problem is not None:
+            raise seen.problem
+        if seen is None:
+            raise Refused(
+                f"{identifier} is in the directory format, which is unpacked to a disk before it is restored, "
+                "unencrypted; no staging_dir is given.",
+                reason="staging_missing",
+                phase="look",
+                state="Nothing was touched.",
+                next_step=f"Give staging_dir, a folder of mode 0700 that is {os_user or 'ours'}, or use level read.",
+            )
 
     def _take(self, entry: Entry, verification: Verification) -> None:
         made = entry.manifest
@@ -258,6 +281,7 @@ class Prover:
             clients=find_clients(source.server.major, self._runner),
             os_user=self._order.os_user,
             superuser=source.role.superuser,
+            staging_dir=self._order.staging_dir,
         )
         found = verifier.restore_and_compare(
             store, manifest, ring, database=source.database, major=source.server.major, deadline=self._deadline

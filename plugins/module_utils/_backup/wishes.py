@@ -14,6 +14,8 @@ from .model import TYPES, Engine, Retention, Type, Wish
 
 _PLAIN = (
     "format",
+    "jobs",
+    "staging_dir",
     "verify",
     "globals",
     "role_passwords",
@@ -42,6 +44,7 @@ _KNOWN = {
     *CONNECTION,
 }
 DEFAULT_STATE_DIRECTORY = "/var/lib/hms-postgres/{cluster}"
+MOST_JOBS = 64
 _ALL_TYPES = {name for names in TYPES.values() for name in names}
 
 
@@ -65,6 +68,14 @@ def _check_type(engine: t.Any, type_: str) -> None:
         )
 
 
+def _check_directory(values: t.Mapping[str, t.Any]) -> None:
+    jobs, staging = values.get("jobs"), values.get("staging_dir")
+    if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or not 1 <= jobs <= MOST_JOBS):
+        raise bad_config(f"jobs is {jobs!r}; it is a whole number from 1 to {MOST_JOBS}.")
+    if staging is not None and not (isinstance(staging, str) and staging.startswith("/")):
+        raise bad_config(f"staging_dir is {staging!r}; it is the absolute path of a folder.")
+
+
 def wish_from(data: t.Mapping[str, t.Any]) -> Wish:
     """The wish; raises `HmsError` with reason ``bad_config`` on anything that can't be one."""
     values = given(data)
@@ -73,6 +84,7 @@ def wish_from(data: t.Mapping[str, t.Any]) -> Wish:
         raise bad_config(f"A backup has no option {', '.join(unknown)}.")
     engine, type_ = values.get("engine", "pg_dump"), values.get("type", "full")
     _check_type(engine, type_)
+    _check_directory(values)
     # pgBackRest's repository stands in its own configuration
     needed = ["cluster", "environment", "database", *(["store"] if engine == "pg_dump" else [])]
     missing = [name for name in needed if not values.get(name)]

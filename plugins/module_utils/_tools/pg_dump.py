@@ -2,7 +2,7 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""pg_dump: one database as a stream. PRIVATE to the collection."""
+"""pg_dump: one database as a stream, or as a folder. PRIVATE to the collection."""
 
 from __future__ import annotations
 
@@ -69,6 +69,36 @@ class PgDump:
         argv = [self._program, f"--format={file_format}", *_CONTENTS[contents]]
         if file_format == "custom":
             argv.append("--compress=0")
+        return self._made(argv, source, snapshot=snapshot, lock_timeout=lock_timeout, options=options)
+
+    def directory_stage(
+        self,
+        source: ConnectionParams,
+        directory: str,
+        *,
+        jobs: int,
+        contents: str = "all",
+        snapshot: str | None = None,
+        lock_timeout: float,
+        options: t.Mapping[str, str] | None = None,
+    ) -> Stage:
+        """Dump into a folder that is not there yet, uncompressed, by several workers. It has nothing to say on stdout.
+
+        The files are not synced: they are read once, by us, and removed.
+        """
+        argv = [self._program, "--format=directory", *_CONTENTS[contents], "--compress=0", "--no-sync"]
+        argv += [f"--jobs={jobs}", f"--file={directory}"]
+        return self._made(argv, source, snapshot=snapshot, lock_timeout=lock_timeout, options=options)
+
+    def _made(
+        self,
+        argv: list[str],
+        source: ConnectionParams,
+        *,
+        snapshot: str | None,
+        lock_timeout: float,
+        options: t.Mapping[str, str] | None,
+    ) -> Stage:
         if snapshot:
             argv.append(f"--snapshot={snapshot}")
         argv += [f"--lock-wait-timeout={max(1, round(lock_timeout * 1000))}", "--no-password"]

@@ -92,13 +92,23 @@ class PgRestore:
         argv = (self._program, "--format=custom", "--file=/dev/null")
         return Stage("pg_restore", argv, os_user=self._os_user, clean=without_rows)
 
-    def into_database_stage(self, target: ConnectionParams, *, owners: bool) -> Stage:
-        """Put an archive from stdin into an empty database; stops at the first error.
+    def list_stage(self, directory: str) -> Stage:
+        """The table of contents of an archive in the directory format, as lines; of its files ``toc.dat`` is enough."""
+        argv = (self._program, "--format=directory", "--list", directory)
+        return Stage("pg_restore", argv, os_user=self._os_user, clean=without_rows)
+
+    def into_database_stage(
+        self, target: ConnectionParams, *, owners: bool, directory: str | None = None, jobs: int = 1
+    ) -> Stage:
+        """Put an archive from stdin, or the one in a folder, into an empty database; stops at the first error.
 
         With `owners` objects get the owners and rights they had, which the roles must be there for.
         """
         env = environment(target)
         database = f"dbname={quote_conninfo(env.pop('PGDATABASE'))}"  # its name may hold what looks like a conninfo
-        argv = [self._program, "--format=custom", "--exit-on-error", *([] if owners else _NOBODY_S)]
+        what = "custom" if directory is None else "directory"
+        argv = [self._program, f"--format={what}", "--exit-on-error", *([] if owners else _NOBODY_S)]
         argv += [f"--dbname={database}", "--no-password"]
+        if directory is not None:
+            argv += [f"--jobs={jobs}", directory]
         return Stage("pg_restore", tuple(argv), env=env, os_user=self._os_user, clean=without_rows)

@@ -11,7 +11,12 @@ import pytest
 
 from ansible_collections.hms.postgres.plugins.module_utils._artifact.manifest import Manifest, Member
 from ansible_collections.hms.postgres.plugins.module_utils._artifact.model import Compression
-from ansible_collections.hms.postgres.plugins.module_utils._backup.estimate import comfortable, estimate, newest_alike
+from ansible_collections.hms.postgres.plugins.module_utils._backup.estimate import (
+    comfortable,
+    estimate,
+    newest_alike,
+    staged_bytes,
+)
 from ansible_collections.hms.postgres.tests.unit.plugins.module_utils._backup.test_plan import wish
 
 GB = 1_000_000_000
@@ -81,3 +86,18 @@ def test_the_last_one_of_the_same_kind() -> None:
     assert newest_alike([manifest(3), manifest(2), *others], wish()) == manifest(3)
     assert newest_alike(others, wish()) is None
     assert newest_alike(others, wish(compression=Compression("gzip"))) == others[3]
+
+
+@pytest.mark.parametrize(
+    ("plain", "before", "now", "needed"),
+    [
+        (6 * GB, 4 * GB, 4 * GB, 6.6),
+        (6 * GB, 4 * GB, 8 * GB, 13.2),
+        (None, 4 * GB, 8 * GB, 8.8),
+        (6 * GB, None, 8 * GB, 8.8),
+    ],
+)
+def test_the_room_for_the_dump_itself(plain: int | None, before: int | None, now: int, needed: float) -> None:
+    members = (Member("data", "data.dump.zst", GB, "0" * 64, plain), Member("schema", "s", 1, "0" * 64, 9 * GB))
+    assert staged_bytes(now, manifest(members=members, contents={"database_bytes": before})) == int(needed * GB)
+    assert staged_bytes(now, None) == int(now * 1.1)

@@ -12,7 +12,8 @@ import pytest
 
 from ansible_collections.hms.postgres.plugins.module_utils._artifact.clients import Client, Clients
 from ansible_collections.hms.postgres.plugins.module_utils._artifact.model import Compression, Encryption
-from ansible_collections.hms.postgres.plugins.module_utils._backup import plan as planning
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.staging import StagingFacts
+from ansible_collections.hms.postgres.plugins.module_utils._backup import estimate as estimating
 from ansible_collections.hms.postgres.plugins.module_utils._backup.facts import (
     DatabaseFacts,
     Relation,
@@ -105,6 +106,7 @@ def standby(seen: Facts) -> Facts:
             "properties.json.lz4 schema.dump.lz4 data.sql.lz4",
         ),
         ({"type": "data_only", "compression": Compression("none"), "encryption": Encryption()}, "data.dump"),
+        ({"type": "data_only", "format": "directory", "staging_dir": "/s"}, "data.tar.zst.gpg"),
     ],
 )
 def test_members(changes: dict[str, t.Any], names: str) -> None:
@@ -116,6 +118,8 @@ def test_members(changes: dict[str, t.Any], names: str) -> None:
 
 
 NOBODY = RoleFacts("reader", superuser=False, createdb=False)
+STAGING = StagingFacts("/s", free=12 * GB)
+DIRECTORY: dict[str, t.Any] = {"format": "directory", "staging_dir": "/s"}
 SHUT = Relation(3, "public", "shut", "r", readable=False)
 HIDDEN = Relation(4, "public", "hidden", "r", filtered=True)
 
@@ -125,7 +129,20 @@ HIDDEN = Relation(4, "public", "hidden", "r", filtered=True)
     [
         (facts(clients=clients(14)), {}, ["version_mismatch"]),
         (facts(clients=clients(16)), {}, ["version_mismatch"]),
-        (facts(), {"format": "directory"}, ["format_needs_disk"]),
+        (facts(), {"format": "directory"}, ["staging_missing"]),
+        (facts(), {"format": "directory", "type": "schema_only"}, []),
+        (facts(staging=STAGING), DIRECTORY, []),
+        (facts(staging=STAGING), {**DIRECTORY, "jobs": 8}, []),
+        (facts(staging=dataclasses.replace(STAGING, free=10 * GB)), DIRECTORY, ["staging_full"]),
+        (facts(staging=dataclasses.replace(STAGING, free=None)), DIRECTORY, []),
+        (
+            facts(staging=StagingFacts("/s", problem=Refused("x", reason="staging_unusable"))),
+            DIRECTORY,
+            ["staging_unusable"],
+        ),
+        (facts(staging=STAGING), {**DIRECTORY, "staging_dir": "/srv/../srv/s"}, ["staging_in_store"]),
+        (facts(staging=STAGING), {**DIRECTORY, "staging_dir": "/srvs"}, []),
+        (facts(), {"jobs": 2}, ["jobs_need_directory"]),
         (facts(source={"relations": (SHUT,)}), {}, ["no_select"]),
         (facts(source={"relations": (SHUT,)}), {"type": "schema_only"}, ["no_select"]),
         (facts(source={"relations": (HIDDEN,)}), {}, ["row_security"]),
@@ -168,7 +185,7 @@ def test_all_refusals_are_told_at_once_and_names_are_few() -> None:
     assert (error.reason, error.state) == ("version_mismatch", "Nothing was touched.")
     assert "public.t11 and 8 more" in error.message
     assert "newer than" in error.message
-    assert [one["rule"] for one in error.details["refusals"]] == ["version_mismatch", "format_needs_disk", "no_select"]
+    assert [one["rule"] for one in error.details["refusals"]] == ["version_mismatch", "staging_missing", "no_select"]
 
 
 @pytest.mark.parametrize(
@@ -179,6 +196,7 @@ def test_all_refusals_are_told_at_once_and_names_are_few() -> None:
         (facts(source={"large_objects": 200_000}), {}, "200000 large objects"),
         (standby(facts(source={"relations": (Relation(1, "p", "u", "r", unlogged=True),)})), {}, "unlogged"),
         (facts(newest_id="20261122T030000Z-backup-0000"), {}, "set back"),
+        (facts(staging=STAGING), DIRECTORY, "lies unencrypted in /s"),
         (
             facts(source={"relations": tuple(Relation(n, "p", f"t{n}", "r") for n in range(3000))}),
             {},
@@ -191,6 +209,26 @@ def test_warnings(seen: Facts, changes: dict[str, t.Any], words: str) -> None:
     assert rules(made) == []
     assert len(made.warnings) == 1
     assert words in made.warnings[0]
+
+
+def test_whoever_dumps_to_a_disk_is_told_all_of_it() -> None:
+    beside = dataclasses.replace(STAGING, beside_server=True)
+    warnings = planned(facts(staging=beside), verify="deep", **DIRECTORY).warnings
+    assert [
+        word in warning for word, warning in zip(("by the next run only", "once more", "stops the server"), warnings)
+    ] == [
+        True,
+        True,
+        True,
+    ]
+
+
+def test_jobs_and_place_are_told() -> None:
+    made = planned(facts(staging=STAGING), jobs=3, **DIRECTORY)
+    told = made.as_dict(wish(jobs=3, **DIRECTORY))
+    assert (told["jobs"], told["staging_dir"], told["format"]) == (3, "/s", "directory")
+    assert 1 <= planned(facts(staging=STAGING), **DIRECTORY).as_dict(wish(**DIRECTORY))["jobs"] <= 4
+    assert "jobs" not in planned().as_dict(wish())
 
 
 def test_nothing_to_say() -> None:
@@ -216,7 +254,7 @@ def test_ids_only_ever_grow(newest: str, expected: str, behind: bool) -> None:
     ("count", "text"), [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (2.5e9, "2.5 GB"), (7e12, "7.0 TB")]
 )
 def test_sizes_for_people(count: float, text: str) -> None:
-    assert planning.size(count) == text
+    assert estimating.size(count) == text
 
 
 def test_names_are_quoted_where_they_would_be_ambiguous() -> None:

@@ -55,8 +55,12 @@ def test_everything() -> None:
             "login_password": "secret",
             "ssl_mode": "verify-full",
             "verify": "deep",
+            "format": "directory",
+            "jobs": 3,
+            "staging_dir": "/run/staging",
         }
     )
+    assert (made.format, made.jobs, made.staging_dir) == ("directory", 3, "/run/staging")
     assert made.stores == (FolderSpec("/srv"), S3Spec("bucket", prefix="p"))
     assert made.os_user is None
     assert made.compression == Compression("gzip", 6)
@@ -94,6 +98,10 @@ def test_pgbackrest_has_its_own_repository() -> None:
         ({"encryption": {"recipient": ["a@b"]}}, "no option recipient"),
         ({"encryption": ["a@b"]}, "must be a mapping"),
         ({"retention": {"dayz": 3}}, "no option dayz"),
+        ({"jobs": 0}, "from 1 to 64"),
+        ({"jobs": "2"}, "from 1 to 64"),
+        ({"jobs": True}, "from 1 to 64"),
+        ({"staging_dir": "run/staging"}, "absolute path"),
     ],
 )
 def test_what_cannot_be_a_wish(changes: dict[str, t.Any], words: str) -> None:

@@ -33,6 +33,15 @@ def test_pg_dump_is_called_like_this(
     assert stage.os_user == "postgres"
 
 
+def test_a_folder_is_dumped_by_several() -> None:
+    stage = PgDump("/b/pg_dump", os_user="postgres").directory_stage(
+        SOURCE, "/staging/data", jobs=3, contents="data", snapshot="0003-1", lock_timeout=30.0, options={"a": "b"}
+    )
+    own = ("--format=directory", "--data-only", "--blobs", "--compress=0", "--no-sync", "--jobs=3")
+    assert stage.argv == ("/b/pg_dump", *own, "--file=/staging/data", "--snapshot=0003-1", *COMMON)
+    assert (stage.env["PGOPTIONS"], stage.env["PGDATABASE"]) == ("-c a=b", "odd = na'me")
+
+
 def test_the_connection_travels_in_the_environment() -> None:
     stage = PgDump("/b/pg_dump").stage(SOURCE, lock_timeout=0.0002, options={"a_setting": "5 s\\"})
     assert stage.env["PGDATABASE"] == "odd = na'me"

@@ -60,3 +60,11 @@ def test_a_restore_stops_at_the_first_error() -> None:
     assert stage.env["PGPASSWORD"] == "geheim"
     assert "PGDATABASE" not in stage.env
     assert "--no-owner" not in PgRestore("/b/pg_restore").into_database_stage(TARGET, owners=True).argv
+
+
+def test_a_folder_is_listed_and_restored_by_several() -> None:
+    program = PgRestore("/b/pg_restore", os_user="postgres")
+    assert program.list_stage("/m/data").argv == ("/b/pg_restore", "--format=directory", "--list", "/m/data")
+    restore = program.into_database_stage(TARGET, owners=True, directory="/s/data", jobs=2)
+    assert restore.argv[1:3] == ("--format=directory", "--exit-on-error")
+    assert restore.argv[-2:] == ("--jobs=2", "/s/data")
