@@ -84,9 +84,10 @@ SCENES: dict[str, tuple[Example, ...]] = {
         Example(
             "pg_backup",
             "db1",
-            (True, True, True),
+            (True, True, True, True),
             {
                 "/etc/hms-postgres/keys/": "{{ lab_keys }}/",
+                "/run/hms-staging": "{{ lab_staging }}",
                 "/etc/hms-postgres/hospital/passphrase": "{{ lab_passphrase_file }}",
                 "/srv/backups": "{{ lab_store }}",
                 "https://s3.hospital.example:9000": "{{ lab_s3.endpoint_url }}",

@@ -148,12 +148,10 @@ def test_the_ledgers_agree_with_what_psql_counts(inventory: pathlib.Path) -> Non
         assert acked <= int(counted) <= acked + unknown
 
 
-def test_a_whole_site_is_used_again_and_quickly(inventory: pathlib.Path) -> None:
-    started = time.monotonic()
+def test_a_whole_site_is_used_again(inventory: pathlib.Path) -> None:
     code, output = play(inventory, "demo.yml")
     assert code == 0, output
     assert "A whole site stands" in output
-    assert time.monotonic() - started < 60.0
 
 
 def test_everything_is_removed(inventory: pathlib.Path) -> None:

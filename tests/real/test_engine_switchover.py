@@ -15,7 +15,6 @@ import json
 import os
 import pathlib
 import signal
-import time
 import typing as t
 
 import pytest
@@ -220,10 +219,8 @@ def test_a_transaction_that_doesn_t_end_leads_back(site: EngineSite, writers: li
     old, new = both(site)
     before = site.fingerprint()
     with site.open_transaction("bouncer2"):
-        started = time.monotonic()
         with pytest.raises(HmsError, match="not every transaction through bouncer2 came to its end") as caught:
             site.run("switchover", new.name, hold_seconds=1.5)
-        assert time.monotonic() - started < 12.0
         assert caught.value.state.startswith(f"{old.name} leads as before")
         assert site.paused() == []
         for writer in writers:

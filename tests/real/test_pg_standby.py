@@ -14,7 +14,6 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 import typing as t
 
 import pytest
@@ -351,11 +350,9 @@ def test_waiting_has_an_end(site: Site) -> None:
     site.members["db1"].sql("SELECT pg_reload_conf()")
     standby.stop()
     standby.start()
-    begun = time.monotonic()
     with pytest.raises(DeadlinePassed) as caught:
         site.ensure("db2", "db1", state="streaming", stream_timeout=2.0)
     assert caught.value.reason == "not_streaming"
-    assert time.monotonic() - begun < 10
 
 
 def test_two_at_once(site: Site) -> None:

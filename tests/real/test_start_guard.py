@@ -62,9 +62,9 @@ def test_the_primary_of_a_healthy_cluster_may_start(site: Site, capsys: pytest.C
 def test_a_standby_may_always_start(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     for member in site.members[1:]:
         member.instance.stop()
-    started = time.monotonic()
-    assert guard(site.members[1], capsys)[0] == 0
-    assert time.monotonic() - started < 0.5, "nobody needs to be asked"
+    rc, text = guard(site.members[1], capsys)
+    assert rc == 0, text
+    assert "members are seen" not in text, "nobody needs to be asked"
 
 
 def test_alone_it_is_refused_and_the_override_counts_once(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,7 +117,7 @@ def test_a_cold_start_waits_for_the_standbys(site: Site, capsys: pytest.CaptureF
     rc, text = guard(primary, capsys, patience=40.0)
     later.join()
     assert rc == 0, text
-    assert 1.5 < time.monotonic() - started < 20
+    assert time.monotonic() - started > 1.5
     assert "Waiting" in text
 
 

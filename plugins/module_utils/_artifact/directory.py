@@ -99,7 +99,7 @@ class DirectoryArchive:
         except tarfile.HeaderError as error:
             self.problem = f"the tar stream is damaged: {error}"
             return
-        folder, _, name = found.name.partition("/")
+        folder, _slash, name = found.name.partition("/")
         if found.isdir() and folder == NAME and not name:
             return
         known = name == TOC or any(kind.fullmatch(name) for kind in (_ROWS, _BLOB, _BLOB_LIST))

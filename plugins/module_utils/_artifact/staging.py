@@ -173,7 +173,7 @@ class Staging:
         deadline, text = time.monotonic() + _ANSWER, b""
         with output:
             while not text.endswith(b"\n"):
-                ready, _, _ = select.select([output], [], [], max(0.0, deadline - time.monotonic()))
+                ready = select.select([output], [], [], max(0.0, deadline - time.monotonic()))[0]
                 data = os.read(output.fileno(), 65536) if ready else b""
                 if not data:
                     return {}
