@@ -270,6 +270,7 @@ class _Running:
         errors, complaints = os.pipe()
         self._fds |= {errors, complaints}
         secret = self._secret(stage)
+        stdin = stage.stdin if stdin is None else stdin
         argv = [setpriv, "--pdeathsig", "KILL", "--", *stage.argv]
         if not os.access(stage.argv[0], os.X_OK):
             raise ToolMissing(

@@ -33,6 +33,7 @@ class Stage:
         os_user: whose rights it runs with; None for our own.
         secret: given to the program, and a newline, on the descriptor whose number stands for `SECRET_FD` in argv.
         clean: takes out of its complaints what must not reach a log, such as the rows they quote.
+        stdin: an open file that it reads from, where nothing flows into it.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Stage:
     os_user: str | None = None
     secret: bytes | None = dataclasses.field(default=None, repr=False)
     clean: t.Callable[[str], str] | None = dataclasses.field(default=None, repr=False, compare=False)
+    stdin: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

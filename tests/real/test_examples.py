@@ -120,6 +120,10 @@ def test_backups(lab: Lab, s3_server: S3Server, tmp_path: pathlib.Path) -> None:
     }
     (config / "backup.json").write_text(json.dumps(policy))
     (config / "backup.json").chmod(0o600)
+    # the dumping user gets to the server's folder, unlike to pytest's
+    staging = instance.folder / "staging"
+    staging.mkdir(mode=0o700)
+    shutil.chown(staging, "postgres")
     with keys_in(tmp_path) as keys:
         shutil.copyfile(keys.make("ops@hospital.example"), keys.home / "ops.asc")
         variables = {
@@ -128,6 +132,7 @@ def test_backups(lab: Lab, s3_server: S3Server, tmp_path: pathlib.Path) -> None:
             "vault_escrow_passphrase": PASSPHRASE,
             "lab_passphrase_file": str(passphrase),
             "lab_store": str(store),
+            "lab_staging": str(staging),
             "lab_s3": {"endpoint_url": endpoint, "ca_bundle": str(s3_server.ca)},
             "lab_sockets": str(instance.sockets),
             "lab_port": instance.port,

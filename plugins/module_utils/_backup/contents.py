@@ -12,22 +12,11 @@ from __future__ import annotations
 
 import typing as t
 
+from .._artifact import properties
+from .._artifact.properties import read_migrations
 from .._postgres import Session
-from .facts import Relation, SourceFacts
-from .snapshot import countable
+from .facts import Relation, SourceFacts, countable
 
-_DATABASE = """
-SELECT pg_catalog.pg_get_userbyid(d.datdba), d.datacl::text[], d.datconnlimit, d.datistemplate, s.spcname,
-  pg_catalog.shobj_description(d.oid, 'pg_database')
-FROM pg_catalog.pg_database d JOIN pg_catalog.pg_tablespace s ON s.oid = d.dattablespace
-WHERE d.datname = pg_catalog.current_database()
-"""
-_SETTINGS = """
-SELECT CASE WHEN s.setrole = 0 THEN NULL ELSE pg_catalog.pg_get_userbyid(s.setrole) END, s.setconfig
-FROM pg_catalog.pg_db_role_setting s
-WHERE s.setdatabase = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-ORDER BY 1
-"""
 _EXTENSIONS = "SELECT extname, extversion FROM pg_catalog.pg_extension ORDER BY 1"
 _ROLES = """
 WITH this AS (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
@@ -44,10 +33,6 @@ WHERE s.spcname <> 'pg_global' ORDER BY 1
 """
 _LARGE_OBJECTS = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_largeobject_metadata"
 _PUBLISHING = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_publication"
-_COLUMNS = """
-SELECT pg_catalog.array_agg(attname::text) FROM pg_catalog.pg_attribute
-WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped
-"""
 
 
 def read_contents(session: Session, source: SourceFacts, relations: t.Sequence[Relation]) -> dict[str, t.Any]:
@@ -66,33 +51,6 @@ def read_contents(session: Session, source: SourceFacts, relations: t.Sequence[R
     }
 
 
-def read_migrations(session: Session, relations: t.Sequence[Relation]) -> dict[str, str]:
-    """Django's newest migration of each application, where the database is one of Django's."""
-    for relation in relations:
-        if relation.kind == "r" and relation.name == "django_migrations" and relation.readable:
-            columns = set(session.value(_COLUMNS, (relation.oid,)) or ())
-            if {"id", "app", "name"} <= columns:
-                newest = f"SELECT DISTINCT ON (app) app::text, name::text FROM {relation.quoted} ORDER BY app, id DESC"
-                return dict(session.rows(newest))
-    return {}
-
-
 def read_properties(session: Session, source: SourceFacts) -> dict[str, t.Any]:
     """What belongs to the database itself."""
-    owner, acl, limit, template, tablespace, comment = session.rows(_DATABASE)[0]
-    database = source.database
-    return {
-        "database": database.name,
-        "owner": owner,
-        "acl": acl,
-        "connection_limit": limit,
-        "is_template": template,
-        "tablespace": tablespace,
-        "comment": comment,
-        "encoding": database.encoding,
-        "collate": database.collate,
-        "ctype": database.ctype,
-        "locale_provider": database.provider,
-        "locale": database.locale,
-        "settings": [{"role": role, "settings": settings} for role, settings in session.rows(_SETTINGS)],
-    }
+    return properties.read_properties(session, source.database)

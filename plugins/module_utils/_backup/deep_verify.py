@@ -10,33 +10,34 @@ killed run left behind is known as such, and dropped by the next one.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import time
-import typing as t
 
 from .._artifact.clients import Clients
 from .._artifact.directory_restore import MOST_JOBS, restore_files
 from .._artifact.keys import Keyring
 from .._artifact.manifest import Manifest, Member
+from .._artifact.scratch import (
+    compare,
+    create_statement,
+    drop_abandoned,
+    drop_database,
+    open_maintenance,
+    take_name,
+)
 from .._artifact.staging import Staging
 from .._artifact.streams import read_stages
 from .._artifact.verify import is_directory
 from .._errors import HmsError
 from .._pipeline import Pipeline, Stage
-from .._postgres import ConnectionParams, Session, quote_identifier, quote_literal
+from .._postgres import ConnectionParams
 from .._store.model import ObjectStore
 from .._tools.compressors import default_threads
 from .._tools.pg_restore import PgRestore
-from .facts import Connect, DatabaseFacts, read_relations
-from .snapshot import countable
+from .facts import Connect, DatabaseFacts, countable, read_relations
 
 PREFIX = "hms_verify_"
-_MAINTENANCE = ("postgres", "template1")
-_SHOWN = 10
-_TAKE = "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended(%s, 0))"
-_RELEASE = "SELECT pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended(%s, 0))"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,45 +57,6 @@ def scratch_prefix(cluster: str, database: str) -> str:
 def scratch_name(manifest: Manifest) -> str:
     """The name of the scratch database of one backup."""
     return scratch_prefix(manifest.cluster, manifest.database) + manifest.id[-4:]
-
-
-def create_statement(name: str, database: DatabaseFacts, major: int) -> str:
-    """CREATE DATABASE with the original's encoding and locale, without anything of a template in it."""
-    parts = [
-        f"CREATE DATABASE {quote_identifier(name)} TEMPLATE template0 CONNECTION LIMIT 5",
-        f"ENCODING {quote_literal(database.encoding)}",
-        f"LC_COLLATE {quote_literal(database.collate)} LC_CTYPE {quote_literal(database.ctype)}",
-    ]
-    if major >= 15 and database.provider == "i":
-        parts.append(f"LOCALE_PROVIDER icu ICU_LOCALE {quote_literal(database.locale)}")
-    if major >= 17 and database.provider == "b":
-        parts.append(f"LOCALE_PROVIDER builtin BUILTIN_LOCALE {quote_literal(database.locale)}")
-    return " ".join(parts)
-
-
-def compare(manifest: Manifest, found: t.Mapping[str, int], large_objects: int) -> tuple[str, ...]:
-    """What a restored database lacks or has too much, by the manifest's counts. Pure."""
-    problems = []
-    counted: t.Mapping[str, int] | None = manifest.contents.get("rows")
-    expected = counted or {}
-    if counted is not None and manifest.type == "full":
-        wrong = [
-            f"{name} has {found[name]} rows in place of {count}"
-            for name, count in expected.items()
-            if name in found and found[name] != count
-        ]
-        problems += _few(wrong)
-        problems += _few([f"{name} is missing" for name in expected if name not in found])
-    elif len(found) < int(manifest.contents.get("restorable_tables", 0)):
-        problems.append(f"{len(found)} tables came back of {manifest.contents['restorable_tables']}")
-    wanted = int(manifest.contents.get("large_objects") or 0)
-    if manifest.type == "full" and large_objects != wanted:
-        problems.append(f"{large_objects} large objects came back of {wanted}")
-    return tuple(problems)
-
-
-def _few(found: list[str]) -> list[str]:
-    return found if len(found) <= _SHOWN else [*found[:_SHOWN], f"and {len(found) - _SHOWN} more"]
 
 
 class DeepVerifier:
@@ -117,17 +79,6 @@ class DeepVerifier:
         self._superuser = superuser
         self._staging_dir = staging_dir
 
-    def _maintenance(self) -> Session:
-        failed: HmsError | None = None
-        for name in _MAINTENANCE:
-            # creating and dropping a database copies and syncs files, for which there is no telling how long it takes
-            params = dataclasses.replace(self._connection, dbname=name, statement_timeout=600.0)
-            try:
-                return self._connect(params)
-            except HmsError as error:
-                failed = failed or error
-        raise failed or HmsError("There is no database to connect to.", reason="connection_failed")
-
     def restore_and_compare(
         self,
         store: ObjectStore,
@@ -141,7 +92,7 @@ class DeepVerifier:
         """The whole of it. A restore that fails is a problem of the backup; a server that fails is an error."""
         begun = time.monotonic()
         name = scratch_name(manifest)
-        maintenance = self._maintenance()
+        maintenance = open_maintenance(self._connection, self._connect)
         try:
             drop_abandoned(maintenance, scratch_prefix(manifest.cluster, manifest.database))
             take_name(maintenance, name)
@@ -208,31 +159,3 @@ class DeepVerifier:
 
 
 _RESTORED: dict[str, tuple[str, ...]] = {"full": ("data",), "schema_only": ("schema",)}
-
-
-def take_name(session: Session, name: str) -> None:
-    """Hold a scratch database's name as long as the session lives."""
-    if not session.value(_TAKE, (name,)):
-        raise HmsError(
-            f"The scratch database {name} is in use by another verification.",
-            reason="busy",
-            phase="verify",
-            next_step="Wait for it, then run again.",
-        )
-
-
-def drop_abandoned(session: Session, prefix: str) -> None:
-    """Drop the scratch databases whose name begins with `prefix` and that nobody works with."""
-    found = session.rows(
-        "SELECT datname FROM pg_catalog.pg_database WHERE pg_catalog.starts_with(datname::text, %s)", (prefix,)
-    )
-    for (name,) in found:
-        if session.value(_TAKE, (name,)):
-            drop_database(session, name)
-            session.execute(_RELEASE, (name,))
-
-
-def drop_database(session: Session, name: str) -> None:
-    """Drop one, whoever is still connected to it. One that can't be dropped now is dropped by the next run."""
-    with contextlib.suppress(HmsError):
-        session.execute(f"DROP DATABASE IF EXISTS {quote_identifier(name)} WITH (FORCE)")

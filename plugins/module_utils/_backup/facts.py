@@ -8,55 +8,43 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import os
-import re
-import typing as t
 
-from .._clock import parse_iso
-from .._errors import ConnectionFailed, HmsError, Refused
-from .._postgres import ConnectionParams, Session, quote_identifier
+from .._artifact.database import (
+    INVALID_DATABASE,
+    NOW,
+    RELATIONS,
+    Connect,
+    DatabaseFacts,
+    Relation,
+    ServerFacts,
+    countable,
+    free_space,
+    one_row,
+    open_source,
+    read_database,
+    read_relations,
+    read_server,
+)
+from .._postgres import Session
 
-Connect = t.Callable[[ConnectionParams], Session]
-"""Opens a session, with the rights of the right operating system's user."""
-
-INVALID_DATABASE = -2
-"""pg_database.datconnlimit of a database whose DROP was interrupted."""
-_MAINTENANCE = ("postgres", "template1")
-_ORDINARY = re.compile(r"[a-z_][a-z0-9_$]*")
-
-
-@dataclasses.dataclass(frozen=True)
-class ServerFacts:
-    """The server, by its own account."""
-
-    version_num: int
-    version: str
-    system_identifier: str
-    timeline: int
-    is_standby: bool
-    lock_slots: int
-    """Object locks that fit into its shared memory."""
-    data_directory: str = ""
-
-    @property
-    def major(self) -> int:
-        """15 for 15.18."""
-        return self.version_num // 10000
-
-
-@dataclasses.dataclass(frozen=True)
-class DatabaseFacts:
-    """The database that is dumped."""
-
-    name: str
-    bytes: int
-    encoding: str
-    collate: str
-    ctype: str
-    provider: str
-    """c for libc, i for ICU, b for the built-in one."""
-    locale: str = ""
-    connection_limit: int = -1
+__all__ = [
+    "INVALID_DATABASE",
+    "NOW",
+    "RELATIONS",
+    "Connect",
+    "DatabaseFacts",
+    "Relation",
+    "RoleFacts",
+    "ServerFacts",
+    "SourceFacts",
+    "countable",
+    "free_space",
+    "open_source",
+    "read_database",
+    "read_relations",
+    "read_server",
+    "read_source",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,34 +54,6 @@ class RoleFacts:
     name: str
     superuser: bool
     createdb: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Relation:
-    """A table, a partitioned table or a sequence that the dump reads."""
-
-    oid: int
-    schema: str
-    name: str
-    kind: str
-    """pg_class.relkind: r, p or S."""
-    unlogged: bool = False
-    readable: bool = True
-    filtered: bool = False
-    """Whether row level security hides rows from this role."""
-    extension: bool = False
-    """Whether it belongs to an extension, whose own script makes it."""
-
-    @property
-    def shown(self) -> str:
-        """The name for people and for the manifest, quoted where it would be ambiguous otherwise."""
-        parts = (self.schema, self.name)
-        return ".".join(part if _ORDINARY.fullmatch(part) else quote_identifier(part) for part in parts)
-
-    @property
-    def quoted(self) -> str:
-        """The name in SQL."""
-        return f"{quote_identifier(self.schema)}.{quote_identifier(self.name)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,40 +75,8 @@ class SourceFacts:
         return tuple(relation for relation in self.relations if relation.kind in "rp")
 
 
-NOW = """pg_catalog.to_char(pg_catalog.clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
-"""The server's clock, whatever its DateStyle and TimeZone are."""
-_SERVER = f"""
-SELECT pg_catalog.current_setting('server_version_num')::int, pg_catalog.current_setting('server_version'),
-  (pg_catalog.pg_control_system()).system_identifier::text,
-  CASE WHEN pg_catalog.pg_is_in_recovery() THEN (pg_catalog.pg_control_checkpoint()).timeline_id
-    ELSE ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int
-  END,
-  pg_catalog.pg_is_in_recovery(),
-  pg_catalog.current_setting('max_locks_per_transaction')::int * (pg_catalog.current_setting('max_connections')::int
-    + pg_catalog.current_setting('max_prepared_transactions')::int),
-  {NOW}
-"""
-_DATABASE = """
-SELECT datname, pg_catalog.pg_database_size(oid), pg_catalog.pg_encoding_to_char(encoding), datcollate, datctype,
-  {provider}, {locale}, datconnlimit
-FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()
-"""
 _ROLE = """
 SELECT rolname, rolsuper, rolcreatedb FROM pg_catalog.pg_roles WHERE rolname = current_user
-"""
-RELATIONS = """
-SELECT c.oid::bigint, n.nspname, c.relname, c.relkind::text, c.relpersistence = 'u',
-  coalesce(pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT'), false),
-  c.relkind <> 'S' AND c.relrowsecurity AND pg_catalog.row_security_active(c.oid),
-  e.extname IS NOT NULL
-FROM pg_catalog.pg_class c
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-LEFT JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
-  AND d.objsubid = 0 AND d.deptype = 'e'
-LEFT JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
-WHERE c.relkind IN ('r', 'p', 'S') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-  AND (e.extname IS NULL OR c.oid = ANY (e.extconfig))
-ORDER BY 2, 3
 """
 _LARGE_OBJECTS = """
 SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE NOT (
@@ -158,53 +86,11 @@ FROM pg_catalog.pg_largeobject_metadata
 """
 
 
-def read_relations(session: Session) -> tuple[Relation, ...]:
-    """Everything whose rows or values a dump reads."""
-    return tuple(
-        Relation(
-            oid=int(oid),
-            schema=schema,
-            name=name,
-            kind=kind,
-            unlogged=unlogged,
-            readable=readable,
-            filtered=filtered,
-            extension=extension,
-        )
-        for oid, schema, name, kind, unlogged, readable, filtered, extension in session.rows(RELATIONS)
-    )
-
-
-def _one(session: Session, sql: str) -> tuple[t.Any, ...]:
-    row = session.row(sql)
-    if row is None:
-        raise HmsError("The server's catalogs answered with nothing.", reason="sql_failed", phase="look")
-    return row
-
-
-def read_server(session: Session) -> tuple[ServerFacts, datetime.datetime]:
-    """The server and its clock."""
-    number, version, identifier, timeline, standby, slots, now = _one(session, _SERVER)
-    # for superusers and members of pg_read_all_settings; others do without the check of the room left
-    folder = session.value("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'data_directory'")
-    facts = ServerFacts(number, version.split()[0], identifier, timeline, standby, slots, folder or "")
-    return facts, parse_iso(now)
-
-
-def read_database(session: Session, major: int) -> DatabaseFacts:
-    """The database that the session is connected to."""
-    provider = "datlocprovider::text" if major >= 15 else "'c'"
-    locale = "''"
-    if major >= 15:
-        locale = f"coalesce({'datlocale' if major >= 17 else 'daticulocale'}, '')"
-    return DatabaseFacts(*_one(session, _DATABASE.format(provider=provider, locale=locale)))
-
-
 def read_source(session: Session) -> SourceFacts:
     """The look at a database, over one session to it."""
     server, now = read_server(session)
-    role = RoleFacts(*_one(session, _ROLE))
-    large, unreadable = _one(session, _LARGE_OBJECTS)
+    role = RoleFacts(*one_row(session, _ROLE))
+    large, unreadable = one_row(session, _LARGE_OBJECTS)
     return SourceFacts(
         now=now,
         server=server,
@@ -214,69 +100,3 @@ def read_source(session: Session) -> SourceFacts:
         large_objects=large,
         unreadable_large_objects=0 if role.superuser else unreadable,
     )
-
-
-def open_source(params: ConnectionParams, connect: Connect) -> Session:
-    """A session to the database; when there is none, a refusal that says why."""
-    try:
-        return connect(params)
-    except ConnectionFailed as error:
-        explained = _explain(params, connect)
-        if explained is None:
-            error.phase = "look"
-            error.state = "Nothing was touched."
-            error.next_step = "Make sure that the server runs and lets this role in, then run again."
-            raise
-        raise explained from error
-
-
-def _explain(params: ConnectionParams, connect: Connect) -> Refused | None:
-    """Why a database can't be connected to, asked from another one; None when nobody there knows."""
-    for name in _MAINTENANCE:
-        try:
-            session = connect(dataclasses.replace(params, dbname=name))
-        except HmsError:
-            continue
-        try:
-            row = session.row(
-                "SELECT datconnlimit, datallowconn FROM pg_catalog.pg_database WHERE datname = %s", (params.dbname,)
-            )
-        finally:
-            session.close()
-        return _judge(params, row)
-    return None
-
-
-def _judge(params: ConnectionParams, row: tuple[t.Any, ...] | None) -> Refused | None:
-    where = f"{params.host}:{params.port}"
-    if row is None:
-        return _refused(
-            "database_missing", f"The server at {where} has no database {params.dbname!r}.", "Correct the name."
-        )
-    limit, allowed = row
-    if limit == INVALID_DATABASE:
-        return _refused(
-            "database_invalid",
-            f"The database {params.dbname!r} at {where} is invalid: a DROP DATABASE of it was interrupted.",
-            "Finish dropping it; it can neither be used nor dumped. An earlier backup brings it back.",
-        )
-    if not allowed:
-        return _refused(
-            "database_closed",
-            f"The database {params.dbname!r} at {where} takes no connections (ALLOW_CONNECTIONS false).",
-            "Open it if it should be backed up; a database that was put aside by a restore stays closed.",
-        )
-    return None
-
-
-def _refused(reason: str, message: str, next_step: str) -> Refused:
-    return Refused(message, reason=reason, phase="look", state="Nothing was touched.", next_step=next_step)
-
-
-def free_space(path: str) -> int | None:
-    """Bytes left where `path` is; None when this host can't see it."""
-    try:
-        found = os.statvfs(path)
-    except OSError:
-        return None
-    return found.f_bavail * found.f_frsize

@@ -8,89 +8,40 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
-import signal
-import threading
 import typing as t
 
+from .._artifact import running
 from .._artifact.manifest import key_part
+from .._artifact.running import check_user, who
 from .._clock import Clock, iso
 from .._errors import DeadlinePassed, HmsError, Refused
 from .._files import HeldLock
 from .model import Wish
 from .record import BackupRecord
 
+__all__ = [
+    "alone",
+    "busy",
+    "check_user",
+    "ending_properly",
+    "finish_failed",
+    "lock_path",
+    "start_record",
+    "who",
+]
+
 _POLL = 1.0
-_ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
-class Terminated(BaseException):
-    """Somebody told this process to end. No Exception, so that nothing takes it for a failure that it can live with."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-
-
-@contextlib.contextmanager
-def ending_properly() -> t.Iterator[None]:
-    """Turn SIGTERM and SIGHUP into an exception, once: what is being cleaned up after the first is left to end."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, _frame: object) -> None:
-        for each in _ENDING:
-            signal.signal(each, signal.SIG_IGN)
-        raise Terminated(number)
-
-    before = {number: signal.signal(number, end) for number in _ENDING}
-    try:
-        yield
-    except (Terminated, KeyboardInterrupt) as error:
-        raise HmsError(
-            f"The backup was told to end ({error.args[0] if error.args else 'SIGINT'}).",
-            reason="interrupted",
-            state="No backup was made by this run; earlier ones are as they were.",
-            next_step="Run again.",
-        ) from error
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def check_user(os_user: str | None) -> None:
-    """Whether programs can run with the rights of `os_user`; raises `Refused`."""
-    if os_user is None:
-        return
-    try:
-        entry = pwd.getpwnam(os_user)
-    except KeyError:
-        raise _refused(
-            "no_such_user",
-            f"This host has no user {os_user} to connect and to run PostgreSQL's programs as.",
-            "Correct os_user; an empty one means the user that runs the backup.",
-        ) from None
-    if os.geteuid() not in (0, entry.pw_uid):
-        raise _refused(
-            "not_root",
-            f"Only root can run PostgreSQL's programs as {os_user}, and this runs as user id {os.geteuid()}.",
-            "Run it as root (become: true), or set os_user to an empty string.",
-        )
-
-
-def _refused(reason: str, message: str, next_step: str) -> Refused:
-    return Refused(message, reason=reason, phase="look", state="Nothing was touched.", next_step=next_step)
+def ending_properly() -> contextlib.AbstractContextManager[None]:
+    """A backup that is told to end ends with an error."""
+    return running.ending_properly("The backup", "No backup was made by this run; earlier ones are as they were.")
 
 
 def lock_path(wish: Wish) -> str:
     """The lock of a database, or of the host's pgBackRest, which backs all databases up at once."""
     name = key_part(wish.database) if wish.engine == "pg_dump" else "@pgbackrest"
     return os.path.join(wish.state_dir, f"backup-{name}.lock")
-
-
-def who(holder: t.Mapping[str, t.Any]) -> str:
-    """Whoever holds a lock, in words."""
-    return f"{holder.get('by', 'somebody')} since {holder.get('since', 'an unknown time')}, process {holder.get('pid')}"
 
 
 def busy(wish: Wish, holder: t.Mapping[str, t.Any]) -> Refused:

@@ -18,7 +18,9 @@ import typing as t
 
 from .._errors import DeadlinePassed, HmsError
 from .._postgres import PsycopgSession, Session
-from .facts import NOW, Relation, read_relations
+from .facts import NOW, Relation, countable, read_relations
+
+__all__ = ["ATTEMPTS", "Leader", "RowCounter", "Snapshot", "countable"]
 
 ATTEMPTS = 8
 """How often a new beginning is made where tables come and go while they are being locked."""
@@ -193,12 +195,3 @@ class RowCounter:
             if isinstance(self._session, PsycopgSession):
                 self._session.cancel()
             self._thread.join(10.0)
-
-
-def countable(relations: t.Sequence[Relation], *, is_standby: bool) -> tuple[Relation, ...]:
-    """The tables whose rows a dump holds as they are: no partitioned parents, nothing that an extension filters."""
-    return tuple(
-        relation
-        for relation in relations
-        if relation.kind == "r" and not relation.extension and not (is_standby and relation.unlogged)
-    )

@@ -92,6 +92,11 @@ class PgRestore:
         argv = (self._program, "--format=custom", "--file=/dev/null")
         return Stage("pg_restore", argv, os_user=self._os_user, clean=without_rows)
 
+    def structure_stage(self) -> Stage:
+        """Turn the structure in an archive from stdin into SQL on stdout; rows are not looked at."""
+        argv = (self._program, "--format=custom", "--schema-only", "--file=-")
+        return Stage("pg_restore", argv, os_user=self._os_user, clean=without_rows)
+
     def list_stage(self, directory: str) -> Stage:
         """The table of contents of an archive in the directory format, as lines; of its files ``toc.dat`` is enough."""
         argv = (self._program, "--format=directory", "--list", directory)

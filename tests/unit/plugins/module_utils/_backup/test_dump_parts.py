@@ -16,9 +16,9 @@ import pytest
 
 from ansible_collections.hms.postgres.plugins.module_utils._artifact.clients import bin_directory, find_clients
 from ansible_collections.hms.postgres.plugins.module_utils._artifact.manifest import MANIFEST
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.scratch import compare, create_statement
 from ansible_collections.hms.postgres.plugins.module_utils._backup import deep_verify, operation
 from ansible_collections.hms.postgres.plugins.module_utils._backup.artifact import lock_until
-from ansible_collections.hms.postgres.plugins.module_utils._backup.deep_verify import compare, create_statement
 from ansible_collections.hms.postgres.plugins.module_utils._backup.dump_engine import Place, explained, lost_race
 from ansible_collections.hms.postgres.plugins.module_utils._backup.facts import DatabaseFacts
 from ansible_collections.hms.postgres.plugins.module_utils._backup.model import Retention

@@ -1,0 +1,246 @@
+# Copyright (c) 2026, the hms.postgres authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A restore from order to result: lock, look, plan, build, prove, hand over. PRIVATE."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import typing as t
+
+from .._artifact.manifest import key_part
+from .._artifact.running import check_user, ending_properly, who
+from .._artifact.scratch import drop_abandoned
+from .._artifact.step_record import StepRecord
+from .._clock import Clock, iso
+from .._errors import HmsError, Refused
+from .._files import HeldLock
+from .._module import Result
+from .._record import new_id
+from . import state
+from .build import Builder, Proven, Shape, apply_shape, is_proven, read_rights
+from .look import OPERATION, Look, Ports, look
+from .model import Order
+from .names import scratch_prefix
+from .plan import RestorePlan, plan_restore, refuse
+from .properties import without_mark
+from .shape import shape_of
+from .validate import Check
+
+UNTOUCHED = "The live database was not touched."
+PERHAPS_GONE = "Where the live database was dropped already there is none of its name; the same run again goes on."
+
+
+class RestoreRecord(StepRecord):
+    """Journal of one restore."""
+
+    operation = OPERATION
+
+
+def lock_path(order: Order) -> str:
+    """The lock of one database on this host."""
+    return os.path.join(order.state_dir, f"restore-{key_part(order.database)}.lock")
+
+
+def busy(order: Order, holder: t.Mapping[str, t.Any]) -> Refused:
+    """The refusal while another one is at it."""
+    return Refused(
+        f"Another restore of {order.database} is at work on this host: {who(holder)}.",
+        reason="busy",
+        phase="lock",
+        state="This run touched nothing.",
+        next_step="Wait for it, then run again.",
+        details={"holder": dict(holder)},
+    )
+
+
+class RestoreOperation:
+    """One restore."""
+
+    def __init__(self, order: Order, ports: Ports) -> None:
+        self.order = order
+        self.ports = ports
+
+    def run(self, *, check_mode: bool) -> Result:
+        """Do it; in check mode say what would be done."""
+        check_user(self.order.os_user)
+        if check_mode:
+            return self._preview()
+        state_then = PERHAPS_GONE if self.order.strategy == "in_place" else UNTOUCHED
+        with ending_properly("The restore", state_then), self._alone():
+            return self._run()
+
+    @contextlib.contextmanager
+    def _alone(self) -> t.Iterator[None]:
+        lock = HeldLock(lock_path(self.order))
+        note = {"by": self.ports.by, "since": iso(self.ports.clock.now()), "pid": os.getpid()}
+        try:
+            holder = lock.acquire(note)
+        except OSError as error:
+            raise HmsError(
+                f"The lock {lock.path} can't be made: {error.strerror}.",
+                reason="no_lock",
+                phase="lock",
+                state="Nothing was touched.",
+                next_step="Give a state_dir that can be written.",
+            ) from error
+        if holder is not None:
+            raise busy(self.order, holder)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _preview(self) -> Result:
+        order = self.order
+        deadline = self.ports.clock.monotonic() + order.timeout
+        holder = HeldLock(lock_path(order)).look()
+        if holder is not None:
+            raise busy(order, holder)
+        with contextlib.ExitStack() as stack:
+            seen = look(order, self.ports, stack, deadline=deadline)
+            plan = plan_restore(order, seen.artifact, seen.outline, seen.target, check=True)
+            refuse(plan)
+            ready = self._ready(seen, plan)
+            return self._result(seen, plan, None, changed=ready is None, record=None)
+
+    def _run(self) -> Result:
+        deadline = self.ports.clock.monotonic() + self.order.timeout
+        with contextlib.ExitStack() as stack:
+            try:
+                seen = look(self.order, self.ports, stack, deadline=deadline)
+            except HmsError as error:
+                self._note_failure(error)
+                raise
+            record = self._start(seen.identifier, seen.clock)
+            try:
+                plan = plan_restore(self.order, seen.artifact, seen.outline, seen.target, check=False)
+                record.put(plan=plan.as_dict(), warnings=list(plan.warnings))
+                refuse(plan)
+                result = self._carry_out(seen, plan, record)
+            except HmsError as error:
+                error.state = error.state or UNTOUCHED
+                _finish_failed(record, error)
+                raise
+            except BaseException as error:
+                record.finish("failed", f"It was ended: {type(error).__name__}.")
+                raise
+            return result
+
+    def _note_failure(self, error: HmsError) -> None:
+        """A run that saw too little leaves a record all the same, under an id by this host's clock."""
+        with contextlib.suppress(HmsError):
+            clock = self.ports.clock
+            _finish_failed(self._start(new_id(OPERATION, clock), clock), error)
+
+    def _start(self, identifier: str, clock: Clock) -> RestoreRecord:
+        order = self.order
+        return RestoreRecord(
+            order.state_dir,
+            identifier,
+            cluster=order.cluster,
+            environment=order.environment,
+            host=self.ports.host,
+            by=self.ports.by,
+            parameters={
+                "database": order.database,
+                "backup": order.backup,
+                "strategy": order.strategy,
+                "jobs": order.jobs,
+                "masks": list(order.masks),
+                "force": sorted(order.force),
+                "confirm": order.confirm,
+            },
+            clock=clock,
+        )
+
+    def _carry_out(self, seen: Look, plan: RestorePlan, record: RestoreRecord) -> Result:
+        if self.order.strategy == "in_place":
+            from .in_place import InPlace
+
+            done = InPlace(self, seen, plan, record).run()
+            record.finish("done", f"{plan.live} was restored in place from {seen.artifact.name}.")
+            return self._result(seen, plan, done, changed=True, record=record.path)
+        ready = self._ready(seen, plan)
+        if ready is not None:
+            apply_shape(seen, ready.name, shape_of(seen))
+            record.put(validations=[check.as_dict() for check in ready.checks])
+            record.finish("done", f"{ready.name} was proven before and waits for the swap.")
+            return self._result(seen, plan, ready, changed=False, record=record.path)
+        proven = self.build(seen, plan, record, shape_of(seen))
+        record.finish("done", f"{proven.name} is proven and waits for the swap.")
+        return self._result(seen, plan, proven, changed=True, record=record.path)
+
+    def build(self, seen: Look, plan: RestorePlan, record: StepRecord, shape: Shape) -> Proven:
+        """Make the scratch database, and remember that it is proven."""
+        order = self.order
+        state.save(order, scratch=None)
+        drop_abandoned(seen.maintenance, scratch_prefix(order.cluster, order.database))
+        builder = Builder(
+            order, seen, shape, record, self.ports.connect, name=plan.scratch, no_tablespaces=plan.no_tablespaces
+        )
+        proven = builder.build()
+        state.save(
+            order,
+            scratch={
+                "name": proven.name,
+                "oid": proven.oid,
+                "mark": proven.mark,
+                "order": state.digest(order, seen.artifact),
+                "record": seen.identifier,
+                "checks": [check.as_dict() for check in proven.checks],
+            },
+        )
+        return proven
+
+    def _ready(self, seen: Look, plan: RestorePlan) -> Proven | None:
+        """The scratch database that an earlier run proved for the very same order."""
+        known = state.load(self.order).get("scratch") or {}
+        if self.order.strategy != "swap" or known.get("name") != plan.scratch:
+            return None
+        if known.get("order") != state.digest(self.order, seen.artifact):
+            return None
+        if not is_proven(seen, plan.scratch, int(known.get("oid", 0)), str(known.get("mark", ""))):
+            return None
+        checks = tuple(Check(**check) for check in known.get("checks", ()))
+        return Proven(plan.scratch, int(known["oid"]), str(known["mark"]), checks)
+
+    def _result(
+        self, seen: Look, plan: RestorePlan, proven: Proven | None, *, changed: bool, record: str | None
+    ) -> Result:
+        live = seen.target.live
+        before = _shown(live.properties, read_rights(seen.maintenance, plan.live)) if live and not proven else None
+        return Result(
+            changed=changed,
+            values={
+                "id": seen.identifier,
+                "ready": proven is not None and plan.strategy == "swap",
+                "restored": proven is not None and plan.strategy == "in_place",
+                "scratch": plan.scratch,
+                "live": plan.live,
+                "live_exists": plan.live_exists,
+                "before_name": plan.before,
+                "strategy": plan.strategy,
+                "plan": plan.as_dict(),
+                "validations": [check.as_dict() for check in proven.checks] if proven else [],
+                "record": record,
+            },
+            before={plan.live: before} if before else {"scratch": None},
+            after={"plan": list(plan.steps), "scratch": plan.scratch},
+            warnings=plan.warnings,
+        )
+
+
+def _finish_failed(record: StepRecord, error: HmsError) -> None:
+    with contextlib.suppress(HmsError):
+        record.put(error=error.as_dict())
+    status = "refused" if isinstance(error, Refused) else "failed"
+    record.finish(status, error.message, [error.next_step] if error.next_step else [])
+
+
+def _shown(properties: t.Mapping[str, t.Any], rights: t.Sequence[t.Any]) -> dict[str, t.Any]:
+    shown = {**properties, "comment": without_mark(properties.get("comment")), "rights": [list(one) for one in rights]}
+    return t.cast(dict[str, t.Any], json.loads(json.dumps(shown, default=str)))
