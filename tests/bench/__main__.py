@@ -12,6 +12,7 @@ from ansible_collections.hms.postgres.tests.bench import (
     backup_bench,
     failover_bench,
     incremental_bench,
+    swap_bench,
     switchover_bench,
 )
 
@@ -20,6 +21,7 @@ BENCHES = {
     "failover": failover_bench.main,
     "backup": backup_bench.main,
     "incremental": incremental_bench.main,
+    "swap": swap_bench.main,
 }
 
 
