@@ -13,6 +13,7 @@ from ansible_collections.hms.postgres.tests.bench import (
     failover_bench,
     incremental_bench,
     listing_bench,
+    swap_bench,
     switchover_bench,
 )
 
@@ -22,6 +23,7 @@ BENCHES = {
     "backup": backup_bench.main,
     "incremental": incremental_bench.main,
     "listing": listing_bench.main,
+    "swap": swap_bench.main,
 }
 
 

@@ -9,7 +9,8 @@ The dead-man's rules here, by what was last ordered:
 * armed: put the settings back, and say on the bulletin that no promotion will come (*disarmed*);
 * stopped, not committed: start the primary again, nothing happened;
 * committed (never primary again unless the candidate says *disarmed*): ask the candidate, then follow it or roll back;
-* promoted: finish, there is only forward.
+* promoted: finish, there is only forward;
+* renaming a database: take back what was not committed, wait for what is being committed.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from . import facts, settings
 from .agent import Context
 from .agent_primary import PrimaryVerbs
 from .agent_standby import StandbyVerbs
+from .agent_swap import SwapVerbs
 from .exposure import exposed_since
 from .member_config import DatabaseHost
 from .model import as_dict
@@ -55,11 +57,13 @@ class DatabaseHandler:
         self.restore_values: dict[str, str | None] = {}
         self.primary = PrimaryVerbs(self)
         self.standby = StandbyVerbs(self)
+        self.swap = SwapVerbs(self)
 
     def verbs(self) -> t.Mapping[str, t.Callable[..., dict[str, t.Any]]]:
         return {
             **self.primary.verbs(),
             **self.standby.verbs(),
+            **self.swap.verbs(),
             "observe": self.observe,
             "checkpoint": self.checkpoint,
             "disarm": self.disarm,
@@ -77,6 +81,7 @@ class DatabaseHandler:
         return self._session
 
     def close(self) -> None:
+        self.swap.close()
         if self._session is not None:
             self._session.close()
             self._session = None

@@ -18,6 +18,7 @@ from .._postgres import connect, quote_literal
 from .._tools.pgbouncer_console import PgbouncerConsole
 from . import pooler_facts
 from .agent import Context
+from .agent_swap_pooler import SwapPoolVerbs
 from .databases_file import head, path_entry, render
 from .facts import peer_role
 from .member_config import BouncerHost, Peer, PoolerProcess
@@ -53,6 +54,8 @@ class PoolerHandler:
         self.host = host
         self.context = context
         self.names = [str(database["name"]) for database in host.databases]
+        self.held = list(self.names)
+        """The databases whose clients are held and let go: all of ours, unless only one of them changes."""
         self.consoles: dict[str, PgbouncerConsole] = {}
         self.content = ""
         self.candidate = ""
@@ -60,6 +63,7 @@ class PoolerHandler:
         """Whether a process has settings that its configuration doesn't have."""
         self._silent: frozenset[str] = frozenset()
         self._probes: list[ProbeProcess] = []
+        self._swap = SwapPoolVerbs(self)
 
     def verbs(self) -> t.Mapping[str, t.Callable[..., dict[str, t.Any]]]:
         return {
@@ -74,6 +78,7 @@ class PoolerHandler:
             "probe_start": self.probe_start,
             "probe_stop": self.probe_stop,
             "finish": self.finish,
+            **self._swap.verbs(),
         }
 
     def close(self) -> None:
@@ -109,7 +114,7 @@ class PoolerHandler:
     def open_consoles(self) -> None:
         """Have a console open on every process, with the connections on which it will be told to pause."""
         for process in self.processes():
-            self.console(process).prepare_pause(self.names)
+            self.console(process).prepare_pause(self.held)
 
     def each(self, work: t.Callable[[PgbouncerConsole], None], what: str) -> None:
         """Do something in every process; one that fails doesn't keep it from the others. Raises when any failed."""
@@ -198,7 +203,7 @@ class PoolerHandler:
             killed = self._kill_all()
             quiet = self.context.wait_for(self._all_quiet, timeout=deadline)
         if not quiet:
-            busy = {name: console.busy_servers(self.names) for name, console in self.consoles.items()}
+            busy = {name: console.busy_servers(self.held) for name, console in self.consoles.items()}
             raise DeadlinePassed(
                 f"Within {deadline:g} seconds not every transaction through {self.host.name} came to its end; "
                 f"still busy per process: {busy}.",
@@ -210,12 +215,12 @@ class PoolerHandler:
 
     def _pause(self, console: PgbouncerConsole) -> None:
         already = console.paused_databases()
-        for name in self.names:
+        for name in self.held:
             if name not in already:
                 console.send_pause(name)
 
     def _all_quiet(self) -> bool:
-        wanted = set(self.names)
+        wanted = set(self.held)
         return all(
             console.busy_servers(wanted) == 0 and wanted <= console.paused_databases()
             for console in self.consoles.values()
@@ -225,8 +230,8 @@ class PoolerHandler:
         """KILL each database in each process: its sessions hang on a server that doesn't answer."""
         count = 0
         for console in self.consoles.values():
-            count += console.busy_servers(set(self.names))
-            for name in self.names:
+            count += console.busy_servers(set(self.held))
+            for name in self.held:
                 console.kill(name)
         return count
 
@@ -263,7 +268,7 @@ class PoolerHandler:
         if peer is not None and not self._leads_to(console, peer):
             raise HmsError(f"it does not lead to {peer.name} yet", reason="bouncer_failed")
         console.change("server_login_retry", QUICK_RETRY)
-        for name in self.names:
+        for name in self.held:
             console.resume(name)
         console.drop_pausing_connections()
 
@@ -295,7 +300,7 @@ class PoolerHandler:
         """One write through one process; returns what went wrong, or nothing."""
         sql = _insert(operation, f"verify:{self.host.name}:{process.name}")
         try:
-            session = connect(self.host.through(process, dbname=self.names[0]))
+            session = connect(self.host.through(process, dbname=self.held[0]))
         except HmsError as error:
             return error.message
         try:
@@ -336,7 +341,7 @@ class PoolerHandler:
         """Start the write probe: one client per process."""
         if not self._probes:
             for process in self.processes():
-                params = self.host.through(process, dbname=self.names[0], statement_timeout=0)
+                params = self.host.through(process, dbname=self.held[0], statement_timeout=0)
                 source = f"{self.host.name}/{process.name}"
                 self._probes.append(ProbeProcess(params, operation=operation, source=source, rate=rate))
         return {"sources": [probe.source for probe in self._probes]}

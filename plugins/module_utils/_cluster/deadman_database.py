@@ -42,6 +42,8 @@ def act(handler: DatabaseHandler) -> None:
         "committed": _ask_candidate,
         "following": _settle,
         "promoted": _finish_promotion,
+        "renaming": _end_swap,
+        "committing": _end_swap,
     }
     action = actions.get(handler.state)
     if action is not None:
@@ -132,3 +134,8 @@ def _finish_promotion(handler: DatabaseHandler) -> None:
     handler.standby.order_promotion()
     handler.finish(role="primary")
     handler.context.note("deadman_finished_promotion", lazy=False)
+
+
+def _end_swap(handler: DatabaseHandler) -> None:
+    """Both renames are one transaction, so the catalog says how it ended; nothing else has to be put in order."""
+    handler.swap.alone()

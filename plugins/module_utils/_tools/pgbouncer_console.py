@@ -95,6 +95,10 @@ class PgbouncerConsole:
         """Drop all client and server connections of a database; it stays paused until RESUME."""
         self._do("KILL " + quote_identifier(database))
 
+    def reconnect(self, database: str) -> None:
+        """Close each server connection of a database as soon as no client uses it."""
+        self._do("RECONNECT " + quote_identifier(database))
+
     def reload(self) -> None:
         """Read the configuration again. Everything that SET changed is lost."""
         self._do("RELOAD")

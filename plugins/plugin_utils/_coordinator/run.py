@@ -129,7 +129,7 @@ def run(job: Job, clock: Clock, *, check_mode: bool) -> Report:
     """Look, plan, and, unless in check mode, do and prove."""
     fleet = open_fleet(job.lines, job.bundle, job.site, clock, job.greet_seconds)
     try:
-        facts = _observe_settled(fleet, job.site, clock, wait=not check_mode)
+        facts = observe_settled(fleet, job.site, clock, wait=not check_mode)
         request = dataclasses.replace(job.request, check_only=check_mode)
         plan = try_paths(fleet, make_plan(facts, request), request)
         if check_mode:
@@ -173,7 +173,7 @@ def _carry_out(job: Job, request: Request, plan: Plan, facts: ClusterFacts, flee
         ended = prove(operation, Done(plan, request, job.site, promoted, facts, origin, job.command))
         path = operation.journal.finish()
         document = operation.journal.document()
-        _keep_copies(operation, document)
+        keep_copies(operation, document)
     except HmsError as error:
         _failed(operation, plan, error)
         raise
@@ -183,7 +183,7 @@ def _carry_out(job: Job, request: Request, plan: Plan, facts: ClusterFacts, flee
     return Report(changed=plan.changed, plan=plan, facts=ended, record=document, record_path=path)
 
 
-def _observe_settled(fleet: Fleet, site: Site, clock: Clock, *, wait: bool) -> ClusterFacts:
+def observe_settled(fleet: Fleet, site: Site, clock: Clock, *, wait: bool) -> ClusterFacts:
     """The facts, once no agent of a run that was killed puts things in order any more.
 
     Somebody else's operation at work makes the cluster look like a disaster; that is said instead.
@@ -264,7 +264,7 @@ def _failed(operation: Operation, plan: Plan, error: HmsError) -> None:
     error.details.setdefault("record", os.path.join(operation.journal.directory, operation.identifier + ".json"))
 
 
-def _keep_copies(operation: Operation, document: t.Mapping[str, t.Any]) -> None:
+def keep_copies(operation: Operation, document: t.Mapping[str, t.Any]) -> None:
     """A copy of the record on every host, without the probe's series: any of them may be all that is left."""
     clients = {key: value for key, value in (document.get("clients") or {}).items() if key != "samples"}
     text = dump_json({**document, "clients": clients})

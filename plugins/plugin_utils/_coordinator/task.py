@@ -101,7 +101,7 @@ def request_of(operation: Operation, arguments: t.Mapping[str, t.Any]) -> Reques
     )
 
 
-def _result(report: Report) -> dict[str, t.Any]:
+def result_of(report: Report) -> dict[str, t.Any]:
     plan = report.plan.as_record()
     result: dict[str, t.Any] = {
         "changed": report.changed,
@@ -131,7 +131,7 @@ def write_report(record_path: str) -> str:
     return f"{render_text(record)}\nReport: {page}"
 
 
-def _plan_text(report: Report) -> dict[str, str]:
+def plan_text(report: Report) -> dict[str, str]:
     """The diff: the cluster as it is, and what the plan does to it."""
     before = overview.for_record(report.facts)
     lines = [f"{row['name']}: {row['role']}, timeline {row['timeline']}, {row['lsn']}\n" for row in before["members"]]
@@ -184,12 +184,17 @@ def run_operation(
             greet_seconds=arguments["greet_seconds"],
         )
         report = run(job, SystemClock(), check_mode=check_mode)
-        return {**_result(report), "diff": _plan_text(report)}
+        return {**result_of(report), "diff": plan_text(report)}
     except HmsError as error:
-        result = failure(error)
-        if "record" in error.details:
-            result["report_path"] = write_report(str(error.details["record"])).splitlines()[-1].removeprefix("Report: ")
-        return result
+        return failed_result(error)
+
+
+def failed_result(error: HmsError) -> dict[str, t.Any]:
+    """The result of an operation that failed, with its report where there is a record."""
+    result = failure(error)
+    if "record" in error.details:
+        result["report_path"] = write_report(str(error.details["record"])).splitlines()[-1].removeprefix("Report: ")
+    return result
 
 
 def run_overview(arguments: t.Mapping[str, t.Any], hostvars: t.Mapping[str, t.Any]) -> dict[str, t.Any]:

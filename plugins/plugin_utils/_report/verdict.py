@@ -161,7 +161,13 @@ def _lost_subject(record: Record) -> str:
 
 
 def _done(record: Record) -> Verdict:
-    sentences = {"failover": _failover_done, "switchover": _switchover_done, "rejoin": _rejoin_done}
+    sentences = {
+        "failover": _failover_done,
+        "switchover": _switchover_done,
+        "rejoin": _rejoin_done,
+        "swap": _swap_done,
+        "rollback": _swap_done,
+    }
     told = sentences.get(record.operation, _other_done)(record)
     tone, label = _grade(record)
     return Verdict(tone=tone, label=label, sentences=told)
@@ -213,6 +219,11 @@ def _rejoin_done(record: Record) -> tuple[str, ...]:
     else:
         apart = f"Whether it held transactions that {primary} lacks is not known."
     return back, apart
+
+
+def _swap_done(record: Record) -> tuple[str, ...]:
+    done = record.outcome.message or f"The {operation_name(record)} is done."
+    return sentence(done), waited_sentence(record), lost_sentence(record)
 
 
 def _other_done(record: Record) -> tuple[str, ...]:

@@ -115,14 +115,14 @@ class Cluster:
 
 def seen(say: Cluster, clock: ScriptedClock, *, wait: bool = True) -> ClusterFacts:
     fleet = ScriptedFleet(("db1", "db2", "bouncer1"), say, clock)
-    return run_module._observe_settled(fleet, SITE, clock, wait=wait)
+    return run_module.observe_settled(fleet, SITE, clock, wait=wait)
 
 
 def test_agents_that_put_things_in_order_are_waited_for_before_anything_is_judged() -> None:
     clock, say = ScriptedClock(), Cluster(cluster())
     say.locks = [{"id": "x", "winding_up": True}] * 3
     fleet = ScriptedFleet(("db1", "db2", "bouncer1"), say, clock)
-    assert run_module._observe_settled(fleet, SITE, clock, wait=True) == cluster()
+    assert run_module.observe_settled(fleet, SITE, clock, wait=True) == cluster()
     assert len(clock.slept) == 3
     assert fleet.told.count("hurry@db1") == 3
     assert "hurry@db2" not in fleet.told

@@ -1,0 +1,173 @@
+# Copyright (c) 2026, the hms.postgres authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A throw-away site with databases to be swapped; what it says comes from SQL and PgBouncer, not from the engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import os
+import subprocess
+import sys
+import time
+import typing as t
+
+import psycopg
+
+from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
+from ansible_collections.hms.postgres.plugins.module_utils._cluster.swap_model import SwapRequest
+from ansible_collections.hms.postgres.plugins.module_utils._postgres import quote_identifier, quote_literal
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.overview import Site
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.run import Report
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.swap_run import SwapJob, run_swap
+from ansible_collections.hms.postgres.tests.real.engine_hosts import HERE, PASSWORD, PROCESSES, Child, Database, rows_of
+from ansible_collections.hms.postgres.tests.real.engine_site import CLUSTER, SCHEMA, EngineSite, bundle
+
+LIVE = "hospital"
+SCRATCH = "hospital_restore"
+
+
+class SwapSite(EngineSite):
+    """An `EngineSite` whose database can be swapped. Each database carries a name of its own in the table `label`."""
+
+    def make(self, name: str = SCRATCH, *, label: str = "", schema: bool = True) -> int:
+        """A database as a restore leaves it; returns its OID."""
+        database = self.primary()
+        database.sql(f"CREATE DATABASE {quote_identifier(name)} TEMPLATE template0", dbname="postgres")
+        # a comment tells the databases apart, whatever they are called later
+        self.inside(name, f"CREATE TABLE label AS SELECT {quote_literal(label or name)}::text AS label")
+        self.inside(name, "GRANT SELECT ON label TO PUBLIC")
+        if schema:
+            self.inside(name, SCHEMA)
+        return self.oid(name)
+
+    def drop(self, name: str) -> None:
+        """Drop a database, whoever is connected."""
+        self.ask(f"DROP DATABASE IF EXISTS {quote_identifier(name)} WITH (FORCE)")
+
+    def inside(self, name: str, statement: str) -> str:
+        """SQL as a superuser in one database of the primary."""
+        where = psycopg.conninfo.make_conninfo(
+            "", host="127.0.0.1", port=self.primary().port, user="postgres", dbname=name
+        )
+        return "\n".join("|".join(row.values()) for row in rows_of(where, statement))
+
+    def ask(self, statement: str) -> str:
+        """SQL as a superuser in the maintenance database."""
+        return self.primary().sql(statement, dbname="postgres")
+
+    def oids(self) -> dict[str, int]:
+        """Every database that is not the server's own."""
+        rows = self.ask(
+            r"SELECT datname, oid FROM pg_database WHERE datname NOT LIKE 'template_' AND datname <> 'postgres'"
+        )
+        return {row.rpartition("|")[0]: int(row.rpartition("|")[2]) for row in rows.splitlines()}
+
+    def oid(self, name: str) -> int:
+        return self.oids()[name]
+
+    def through(self, entry: str = LIVE) -> set[int]:
+        """The OIDs that clients are led to, asked through every process by its own socket."""
+        sql = "SELECT oid FROM pg_database WHERE datname = current_database()"
+        found = set()
+        for bouncer in self.bouncers.values():
+            for process in PROCESSES:
+                where = (
+                    f"host={bouncer.sockets(process)} port={bouncer.port} dbname={entry} user=hospital_app "
+                    f"password={PASSWORD} connect_timeout=5"
+                )
+                found.add(int(rows_of(where, sql)[0]["oid"]))
+        return found
+
+    def connected(self, oid: int) -> list[str]:
+        """Who is connected to a database, by OID."""
+        whom = f"datid = {oid} AND backend_type = 'client backend'"
+        sql = f"SELECT pid, usename, application_name FROM pg_stat_activity WHERE {whom}"
+        return self.ask(sql).splitlines()
+
+    def rows(self, source: str) -> set[int]:
+        """What a writer wrote, in whatever database it ended up."""
+        found: set[int] = set()
+        for name in self.oids():
+            if self.inside(name, "SELECT to_regclass('ledger') IS NOT NULL") == "True":
+                found |= {
+                    int(row) for row in self.inside(name, f"SELECT seq FROM ledger WHERE source = '{source}'").split()
+                }
+        return found
+
+    # -- working -------------------------------------------------------------------------------------------------
+
+    def request(self, **wishes: t.Any) -> SwapRequest:
+        """A request; swapping the scratch database in unless told otherwise."""
+        stamp = f"{datetime.datetime.now(datetime.timezone.utc):%Y%m%dT%H%M%SZ}"
+        base: dict[str, t.Any] = {"state": "swapped", "database": LIVE, "scratch": SCRATCH, "stamp": stamp}
+        if wishes.get("state") == "rolled_back":
+            base["scratch"] = ""
+        return SwapRequest(**{**base, **wishes})
+
+    def swap_job(self, **wishes: t.Any) -> SwapJob:
+        fields = {field.name for field in dataclasses.fields(SwapJob)}
+        mine = {key: wishes.pop(key) for key in list(wishes) if key in fields}
+        job = SwapJob(
+            request=self.request(**wishes),
+            site=Site(CLUSTER, "staging", tuple(self.databases), tuple(self.bouncers)),
+            lines=self.lines(),
+            bundle=bundle(),
+            by="tester@here",
+            records_directory=str(self.records),
+            parameters={},
+            version="0",
+        )
+        return dataclasses.replace(job, **mine)
+
+    def swap(self, *, check_mode: bool = False, **wishes: t.Any) -> Report:
+        """Swap in this process."""
+        return run_swap(self.swap_job(**wishes), SystemClock(), check_mode=check_mode)
+
+    def swap_child(self, *, moment: str = "", accident: t.Any = None, **wishes: t.Any) -> Child:
+        """The same in a process of its own, to which something happens at the `moment` (see engine_child.py)."""
+        output = self.folder / f"child-{time.monotonic_ns()}"
+        mark = output.with_suffix(".mark")
+        job = self.swap_job(**wishes)
+        wish = {
+            "request": dataclasses.asdict(job.request),
+            "site": list(job.site),
+            "lines": [[line.host, list(line.argv)] for line in job.lines],
+            "by": job.by,
+            "records_directory": job.records_directory,
+            "accident": {"moment": moment, "mark": str(mark), **(accident or {})} if moment else {},
+        }
+        environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1] / ".collections")}
+        with output.open("wb") as target:
+            process = subprocess.Popen(
+                [sys.executable, str(HERE / "swap_child.py"), json.dumps(wish)],
+                stdin=subprocess.DEVNULL,
+                stdout=target,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+        return Child(process, output, mark)
+
+    def catalog(self) -> str:
+        """What a run that changes nothing must leave as it was: databases with their settings, roles, slots."""
+        sql = (
+            "SELECT string_agg(concat_ws(',', d.oid, datname, datallowconn, datconnlimit, datacl, setconfig), E'\\n'"
+            " ORDER BY d.oid) FROM pg_database d LEFT JOIN pg_db_role_setting ON setdatabase = d.oid"
+        )
+        return self.ask(sql)
+
+
+def direct(database: Database, dbname: str = LIVE, *, name: str = "reporting") -> psycopg.Connection[t.Any]:
+    """A client past the bouncers."""
+    return psycopg.connect(
+        host="127.0.0.1",
+        port=database.port,
+        user="postgres",
+        dbname=dbname,
+        autocommit=True,
+        application_name=name,
+    )

@@ -1,0 +1,186 @@
+# Copyright (c) 2026, the hms.postgres authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Swaps in which something beside the coordinator fails: an agent, a PgBouncer process, the lines; and a pest.
+
+Whatever happens: one of the two databases is live and whole, nobody is left held, no session that renames is left, and
+running it again ends it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import signal
+import threading
+import typing as t
+
+import psycopg
+import pytest
+
+from ansible_collections.hms.postgres.tests.real.engine_hosts import Writer
+from ansible_collections.hms.postgres.tests.real.lab import Lab, until
+from ansible_collections.hms.postgres.tests.real.swap_site import LIVE, SwapSite, direct
+
+RENAMERS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'hms.postgres.swap'"
+
+
+@pytest.fixture(scope="module")
+def site(module_lab: Lab) -> t.Iterator[SwapSite]:
+    """One database host, two bouncer hosts with two processes each."""
+    made = SwapSite(module_lab, databases=1, bouncers=2)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def writers(site: SwapSite) -> list[Writer]:
+    """A client on each bouncer host, for all tests of this file."""
+    return [site.writer("one", "bouncer1", rate=50), site.writer("two", "bouncer2", rate=50)]
+
+
+@pytest.fixture
+def pair(site: SwapSite, writers: list[Writer]) -> t.Iterator[tuple[int, int]]:
+    """The live database and one to swap in. Nobody may see an error; nothing acknowledged may be lost."""
+    failed = [writer.count("failed") + writer.count("unknown") for writer in writers]
+    old, new = site.oid(LIVE), site.make()
+    yield old, new
+    site.agents_end()
+    assert site.ask(RENAMERS) == "0"
+    assert site.paused() == []
+    assert site.through() == {new}
+    assert site.connected(old) == []
+    for writer in writers:
+        writer.goes_on()
+        assert writer.acknowledged() - site.rows(writer.source) == set()
+    assert [writer.count("failed") + writer.count("unknown") for writer in writers] == failed
+    # what the writers wrote stays with them; the kept database goes
+    kept = min(name for name in site.oids() if name != LIVE)
+    site.inside(LIVE, "CREATE TABLE IF NOT EXISTS earlier (source text, seq bigint)")
+    rows = site.inside(kept, "SELECT string_agg(format('(%L,%s)', source, seq), ',') FROM ledger")
+    if rows:
+        site.inside(LIVE, f"INSERT INTO ledger SELECT * FROM (VALUES {rows}) AS v ON CONFLICT DO NOTHING")
+    site.drop(kept)
+
+
+def settled(site: SwapSite, pair: tuple[int, int]) -> bool:
+    """Nobody is held, and all are led to one of the two."""
+    return not site.paused() and len(found := site.through()) == 1 and found <= set(pair)
+
+
+def run_again(site: SwapSite, pair: tuple[int, int]) -> None:
+    """A second run ends it, a third has nothing to do."""
+    done = site.oid(LIVE) == pair[1]
+    assert site.swap().changed is not done
+    assert site.oid(LIVE) == pair[1]
+    assert not site.swap().changed
+
+
+VICTIMS = [
+    ("db1", "step:hold_pools"),
+    ("db1", "after:swap"),
+    ("bouncer1", "step:hold_pools"),
+    ("bouncer2", "step:swap"),
+]
+
+
+@pytest.mark.parametrize(("victim", "moment"), VICTIMS)
+def test_a_killed_agent_leaves_nobody_waiting(
+    site: SwapSite, pair: tuple[int, int], writers: list[Writer], victim: str, moment: str
+) -> None:
+    """The coordinator lives: it starts the agent again, asks the catalog, and goes on or back."""
+    child = site.swap_child(moment=moment, accident={"kill": str(site.folder / victim / "etc")})
+    child.end()
+    assert child.mark.exists()
+    until(lambda: settled(site, pair), "nobody is held", seconds=10.0)
+    for writer in writers:
+        writer.goes_on()
+    run_again(site, pair)
+
+
+def test_a_process_that_freezes_in_the_middle_holds_up_only_its_own_clients(
+    site: SwapSite, pair: tuple[int, int], writers: list[Writer]
+) -> None:
+    bouncer = site.bouncers["bouncer2"]
+    accident = {"stop": [str(bouncer.sockets("2") / "pid")]}
+    child = site.swap_child(moment="step:hold_pools", accident=accident)
+    try:
+        until(child.mark.exists, "it is frozen")
+        writers[0].goes_on(20.0)
+        until(lambda: bouncer.paused_among("1") == [], "its sibling lets its clients go", seconds=30.0)
+        found = child.result()
+    finally:
+        os.kill(bouncer.pid("2"), signal.SIGCONT)
+    assert found["reason"] == "bouncer_failed"
+    assert found["message"].endswith("Clients may be held on bouncer2.")
+    site.agents_end()
+    assert site.oid(LIVE) == pair[1], "the swap itself was done"
+    until(lambda: settled(site, pair), "nobody is held")
+    run_again(site, pair)
+
+
+def test_what_nobody_lets_go_the_next_run_does(site: SwapSite, pair: tuple[int, int]) -> None:
+    """Coordinator and agents die at once, when the swap is done and everybody is held."""
+    with contextlib.ExitStack() as frozen:
+        child = site.swap_child(moment="step:swap", accident={"run": ["/bin/sh", "-c", "sleep 1"]})
+        until(lambda: site.oid(LIVE) == pair[1], "it is done")
+        for pid in [*site.agents("bouncer1"), *site.agents("bouncer2"), child.pid]:
+            os.kill(pid, signal.SIGKILL)
+        frozen.callback(child.end)
+    assert len(site.paused()) == 4
+    report = site.swap()
+    assert report.changed
+    assert "clients that an earlier run left held are let go" in report.plan.summary
+    assert settled(site, pair)
+    assert not site.swap().changed
+
+
+def test_lines_that_fall_silent_leave_nobody_waiting(
+    site: SwapSite, pair: tuple[int, int], writers: list[Writer], tmp_path: pathlib.Path
+) -> None:
+    """Nothing is closed, nothing arrives: the agents take five seconds of it for the coordinator's death."""
+    relays = {host: tmp_path / host for host in (*site.databases, *site.bouncers)}
+    accident = {"stop": [str(path) for path in relays.values()]}
+    child = site.swap_child(lines=site.lines(**relays), moment="step:hold_pools", accident=accident)
+    try:
+        until(child.mark.exists, "the lines are cut", seconds=20.0)
+        until(lambda: settled(site, pair), "nobody is held", seconds=20.0)
+        for writer in writers:
+            writer.goes_on()
+    finally:
+        for path in relays.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(path.read_text()), signal.SIGCONT)
+    child.end()
+    site.agents_end()
+    run_again(site, pair)
+
+
+def test_a_session_that_comes_in_the_middle_is_ended_too(site: SwapSite, pair: tuple[int, int]) -> None:
+    """Somebody connects past the bouncers again and again; no attempt of his keeps the swap from its end."""
+    stop = site.folder / "stop"
+    seen: set[int] = set()
+
+    def pester() -> None:
+        while not stop.exists():
+            with contextlib.suppress(psycopg.Error), direct(site.primary()) as client:
+                row = client.execute("SELECT oid FROM pg_database WHERE datname = current_database()").fetchone()
+                seen.add(row[0] if row else 0)
+
+    threads = [threading.Thread(target=pester) for _number in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        child = site.swap_child()
+        assert child.result()["changed"]
+    finally:
+        stop.touch()
+        for thread in threads:
+            thread.join()
+        stop.unlink()
+    assert seen == set(pair)
+    assert not site.swap().changed

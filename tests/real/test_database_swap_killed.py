@@ -1,0 +1,142 @@
+# Copyright (c) 2026, the hms.postgres authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Swaps whose coordinator is killed at every step, and in the middle of the transaction that renames.
+
+Whatever happens: one of the two databases is live and whole, nobody is left held, no session that renames is left, and
+running it again ends it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import typing as t
+
+import psycopg
+import pytest
+
+from ansible_collections.hms.postgres.tests.real.engine_hosts import Writer
+from ansible_collections.hms.postgres.tests.real.lab import Lab, until
+from ansible_collections.hms.postgres.tests.real.swap_site import LIVE, SCRATCH, SwapSite
+
+RENAMERS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'hms.postgres.swap'"
+
+
+@pytest.fixture(scope="module")
+def site(module_lab: Lab) -> t.Iterator[SwapSite]:
+    """One database host, two bouncer hosts with two processes each."""
+    made = SwapSite(module_lab, databases=1, bouncers=2)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def writers(site: SwapSite) -> list[Writer]:
+    """A client on each bouncer host, for all tests of this file."""
+    return [site.writer("one", "bouncer1", rate=50), site.writer("two", "bouncer2", rate=50)]
+
+
+@pytest.fixture
+def pair(site: SwapSite, writers: list[Writer]) -> t.Iterator[tuple[int, int]]:
+    """The live database and one to swap in. Nobody may see an error; nothing acknowledged may be lost."""
+    failed = [writer.count("failed") + writer.count("unknown") for writer in writers]
+    old, new = site.oid(LIVE), site.make()
+    yield old, new
+    site.agents_end()
+    assert site.ask(RENAMERS) == "0"
+    assert site.paused() == []
+    assert site.through() == {new}
+    assert site.connected(old) == []
+    for writer in writers:
+        writer.goes_on()
+        assert writer.acknowledged() - site.rows(writer.source) == set()
+    assert [writer.count("failed") + writer.count("unknown") for writer in writers] == failed
+    # what the writers wrote stays with them; the kept database goes
+    kept = min(name for name in site.oids() if name != LIVE)
+    site.inside(LIVE, "CREATE TABLE IF NOT EXISTS earlier (source text, seq bigint)")
+    rows = site.inside(kept, "SELECT string_agg(format('(%L,%s)', source, seq), ',') FROM ledger")
+    if rows:
+        site.inside(LIVE, f"INSERT INTO ledger SELECT * FROM (VALUES {rows}) AS v ON CONFLICT DO NOTHING")
+    site.drop(kept)
+
+
+def settled(site: SwapSite, pair: tuple[int, int]) -> bool:
+    """Nobody is held, and all are led to one of the two."""
+    return not site.paused() and len(found := site.through()) == 1 and found <= set(pair)
+
+
+def run_again(site: SwapSite, pair: tuple[int, int]) -> None:
+    """A second run ends it, a third has nothing to do."""
+    done = site.oid(LIVE) == pair[1]
+    assert site.swap().changed is not done
+    assert site.oid(LIVE) == pair[1]
+    assert not site.swap().changed
+
+
+MOMENTS = [
+    "before:hold_swap",
+    "after:hold_swap",
+    "step:hold_pools",
+    "before:swap",
+    "after:swap",
+    "step:swap",
+    "after:resume",
+    "before:verify_swap",
+]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_coordinator_leaves_the_old_database_or_the_new(
+    site: SwapSite, pair: tuple[int, int], moment: str
+) -> None:
+    assert site.swap_child(moment=moment).end() == -signal.SIGKILL
+    until(lambda: settled(site, pair), f"after {moment} nobody is held", seconds=15.0)
+    run_again(site, pair)
+
+
+@contextlib.contextmanager
+def in_the_middle(site: SwapSite) -> t.Iterator[None]:
+    """The first rename is done and not committed, the second one waits: somebody works on the scratch database."""
+    with psycopg.connect(host="127.0.0.1", port=site.primary().port, user="postgres", dbname="postgres") as other:
+        other.execute(f"COMMENT ON DATABASE {SCRATCH} IS 'in use'".encode())
+        yield
+
+
+def renaming(site: SwapSite) -> bool:
+    return site.ask(f"{RENAMERS} AND wait_event_type = 'Lock'") == "1"
+
+
+@pytest.mark.parametrize("victim", ["coordinator", "db1"])
+def test_killed_between_the_two_renames_nothing_of_them_is_left(
+    site: SwapSite, pair: tuple[int, int], victim: str
+) -> None:
+    with in_the_middle(site):
+        child = site.swap_child(sessions_deadline=6.0)
+        until(lambda: renaming(site), "the transaction is in the middle")
+        for pid in [child.pid] if victim == "coordinator" else site.agents(victim):
+            os.kill(pid, signal.SIGKILL)
+        child.end()
+        until(lambda: settled(site, pair), "nobody is held", seconds=10.0)
+        assert site.through() == {pair[0]}
+        assert site.ask(RENAMERS) == "0"
+    assert set(site.oids()) == {LIVE, SCRATCH}
+    site.agents_end()
+    run_again(site, pair)
+
+
+def test_a_rename_that_waits_too_long_is_taken_back(site: SwapSite, pair: tuple[int, int]) -> None:
+    with in_the_middle(site):
+        child = site.swap_child(sessions_deadline=1.0)
+        assert child.end() == 3
+        found = child.result()
+        assert "Another session works on one of the two databases themselves: pid " in found["message"]
+        assert found["reason"] == "database_locked"
+        assert found["state"] == "hospital is the database that it was; the clients go on there. Nothing was changed."
+        assert settled(site, pair)
+        assert site.through() == {pair[0]}
+    run_again(site, pair)
