@@ -153,6 +153,12 @@ class PsycopgSession:
     def execute(self, sql: str, params: t.Sequence[t.Any] | None = None) -> None:
         self._run(sql, params)
 
+    @contextlib.contextmanager
+    def copying(self, sql: str) -> t.Iterator[psycopg.Copy]:
+        """A COPY as a stream; it has succeeded when the context has ended without an error."""
+        with self._speaking(sql), self.connection.cursor() as cursor, cursor.copy(sql.encode()) as stream:
+            yield stream
+
     def records(self, sql: str, *, timeout: float) -> list[dict[str, str | None]]:
         """All rows by column, as text. One that gives no answer within `timeout` seconds is hung up on."""
         self.begin(sql)

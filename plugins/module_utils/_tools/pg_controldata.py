@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import typing as t
 
@@ -97,6 +98,15 @@ def parse(text: str) -> ControlData:
         raise HmsError(f"pg_controldata's output lacks {error}.", reason="unexpected_output") from error
 
 
+_LIMIT_NAMES = {"max_prepared_xacts": "max_prepared_transactions", "max_locks_per_xact": "max_locks_per_transaction"}
+_LIMIT = re.compile(r"^(?P<name>max_\w+) setting: +(?P<value>\d+)$", re.MULTILINE)
+
+
+def parse_limits(text: str) -> dict[str, int]:
+    """The settings of which a hot standby must not have less than its primary had."""
+    return {_LIMIT_NAMES.get(match["name"], match["name"]): int(match["value"]) for match in _LIMIT.finditer(text)}
+
+
 class PgControldata:
     """The program, for one version's binaries."""
 
@@ -105,7 +115,14 @@ class PgControldata:
         self._program = find_program("pg_controldata", directory=bin_directory, needed_for="reading pg_control")
         self._os_user = os_user
 
+    def _text(self, data_directory: str) -> str:
+        result = self._runner.run([self._program, "--pgdata", data_directory], timeout=10.0, os_user=self._os_user)
+        return result.check(f"Reading pg_control of {data_directory}").stdout
+
     def read(self, data_directory: str) -> ControlData:
         """The control file of `data_directory`."""
-        result = self._runner.run([self._program, "--pgdata", data_directory], timeout=10.0, os_user=self._os_user)
-        return parse(result.check(f"Reading pg_control of {data_directory}").stdout)
+        return parse(self._text(data_directory))
+
+    def limits(self, data_directory: str) -> dict[str, int]:
+        """The primary's limits as of the control file."""
+        return parse_limits(self._text(data_directory))

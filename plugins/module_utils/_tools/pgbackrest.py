@@ -13,14 +13,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
 import typing as t
 
 from .._command import CommandResult, CommandRunner, find_program
 from .._errors import HmsError, Refused, ToolFailed
+from .._pipeline import Stage
 
 NO_EXPIRY = 9999999
 """A number of full backups that nobody reaches: what is kept is for our own retention to say."""
 
+RC_NOT_ARCHIVED = 1
 RC_FILE_MISSING = 55
 RC_LOCKED = 50
 RC_FILE_OPEN = 41
@@ -317,6 +320,53 @@ class PgBackRest:
         result = self._run("repo-get", path)
         self._check(result, f"Reading {path} from the repository")
         return result.stdout
+
+    def restore_stage(
+        self, *, data: str, label: str, tablespaces: str, lock_path: str, processes: int, delta: bool, timeline: int = 0
+    ) -> Stage:
+        """Restore a backup into a folder of its own, with archiving off; what to recover to is left to the caller.
+
+        With `delta` files that are there already and are as they should be stay.
+        """
+        argv = [
+            *self._beginning("restore"),
+            f"--pg1-path={data}",
+            f"--set={label}",
+            "--type=default",
+            "--archive-mode=off",
+            f"--tablespace-map-all={tablespaces}",
+            f"--lock-path={lock_path}",
+            f"--process-max={processes}",
+            *([f"--target-timeline={timeline}"] if timeline else []),
+            *(["--delta"] if delta else []),
+        ]
+        return Stage("pgbackrest", tuple(argv), os_user=self.os_user)
+
+    def archive_get_command(self, *, data: str, spool_path: str, lock_path: str) -> str:
+        """What a server calls for WAL of the archive; PostgreSQL puts the names in."""
+        argv = [
+            *self._beginning("archive-get"),
+            f"--pg1-path={data}",
+            "--archive-async",
+            f"--spool-path={spool_path}",
+            f"--lock-path={lock_path}",
+        ]
+        return " ".join(shlex.quote(part).replace("%", "%%") for part in argv) + ' %f "%p"'
+
+    def archive_get(self, segment: str, path: str, *, data: str) -> bool:
+        """Fetch one file of the archive; False where it isn't there. `data` is of the same cluster."""
+        options = (f"--pg1-path={data}", "--no-archive-async", segment, path)
+        result = self._run("archive-get", *options)
+        if result.rc == RC_NOT_ARCHIVED:
+            return False
+        self._check(result, f"Fetching {segment} from the archive")
+        return True
+
+    def _beginning(self, command: str) -> list[str]:
+        if self._program is None:
+            self._program = find_program("pgbackrest", needed_for="physical backups")
+        argv = [self._program, f"--config={self.config}", f"--stanza={self.stanza}", f"--repo={self.repo}"]
+        return [*argv, "--log-level-console=off", "--log-level-stderr=warn", command]
 
     def _check(self, result: CommandResult, what: str) -> None:
         if result.rc == 0:

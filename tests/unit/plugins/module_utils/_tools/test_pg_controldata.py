@@ -18,6 +18,7 @@ from ansible_collections.hms.postgres.plugins.module_utils._tools.pg_controldata
     PgControldata,
     QuickControl,
     parse,
+    parse_limits,
     quick_read,
 )
 
@@ -120,3 +121,12 @@ def test_the_quick_look(tmp_path: pathlib.Path, version: int, state: int, expect
 @pytest.mark.parametrize(("version", "state"), [(1201, 1), (1800, 1), (1300, 7)])
 def test_the_quick_look_knows_what_it_doesn_t_know(tmp_path: pathlib.Path, version: int, state: int) -> None:
     assert quick_read(control_file(tmp_path, version=version, state=state)) is None
+
+
+def test_the_primary_s_limits_go_by_the_settings_names() -> None:
+    text = "max_connections setting:     50\nmax_prepared_xacts setting:  7\nmax_locks_per_xact setting: 64\n"
+    assert parse_limits(text) == {
+        "max_connections": 50,
+        "max_prepared_transactions": 7,
+        "max_locks_per_transaction": 64,
+    }

@@ -207,3 +207,40 @@ def test_listings() -> None:
     assert [(entry.name, entry.folder, entry.size) for entry in listed] == [("a", True, 0), ("b", False, 7)]
     with pytest.raises(HmsError, match="listing"):
         driver((0, "no", ""))[0].repo_ls("archive")
+
+
+def test_a_restore_goes_beside_and_archives_nothing() -> None:
+    stage = driver()[0].restore_stage(
+        data="/side/data",
+        label="20250622-010002F",
+        tablespaces="/side/tablespaces",
+        lock_path="/side/lock",
+        processes=2,
+        delta=True,
+        timeline=2,
+    )
+    assert stage.argv == (
+        *("/usr/bin/pgbackrest", "--config=/etc/br.conf", "--stanza=hospital", "--repo=1"),
+        *("--log-level-console=off", "--log-level-stderr=warn", "restore", "--pg1-path=/side/data"),
+        *("--set=20250622-010002F", "--type=default", "--archive-mode=off"),
+        *("--tablespace-map-all=/side/tablespaces", "--lock-path=/side/lock", "--process-max=2"),
+        *("--target-timeline=2", "--delta"),
+    )
+    assert stage.os_user == "postgres"
+
+
+def test_a_server_is_told_how_to_fetch_wal() -> None:
+    told = driver()[0].archive_get_command(data="/si de/100%", spool_path="/spool", lock_path="/lock")
+    assert told.endswith(
+        "archive-get '--pg1-path=/si de/100%%' --archive-async --spool-path=/spool --lock-path=/lock %f \"%p\""
+    )
+
+
+def test_a_segment_that_is_not_there_is_no_failure() -> None:
+    name = "000000010000000000000009"
+    one, runner = driver((0, "", ""), (1, "", ""), (41, "", "ERROR: [041]: unable to open"))
+    assert one.archive_get(name, "/to", data="/data")
+    assert runner.calls[0][-4:] == ("--pg1-path=/data", "--no-archive-async", name, "/to")
+    assert not one.archive_get(name, "/to", data="/data")
+    with pytest.raises(ToolFailed, match="unable to open"):
+        one.archive_get(name, "/to", data="/data")

@@ -1,0 +1,149 @@
+# Copyright (c) 2026, the hms.postgres authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The side cluster brought to its target, step by step; each can be run again after a kill. PRIVATE."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+from .._clock import Clock
+from .._command import CommandRunner
+from .._errors import HmsError, ToolFailed
+from .._pipeline import Pipeline
+from .._tools.pgbackrest import RC_LOCKED, PgBackRest
+from . import side
+from .facts import libraries_here, limits_of
+from .model import Action, Choice, Live, Marker, Order, Position, Target
+from .record import PitrRecord
+from .server import Server, stopped_at
+
+NEARLY_NOTHING = 64 * 1024 * 1024
+UNTOUCHED = "The live cluster was not touched."
+
+
+@dataclasses.dataclass(frozen=True)
+class Recovery:
+    """Everything that the steps need."""
+
+    order: Order
+    live: Live
+    folder: side.Folder
+    server: Server
+    driver: PgBackRest
+    bin_directory: str
+    runner: CommandRunner
+    clock: Clock
+    record: PitrRecord
+    system_identifier: str
+    deadline: float
+
+    def left(self) -> float:
+        """Seconds that are left."""
+        return max(1.0, self.deadline - self.clock.monotonic())
+
+    def apply(self, actions: t.Sequence[Action], marker: Marker, choice: Choice) -> Position:
+        """Carry the actions out and wait for the pause at the target."""
+        for action in actions:
+            if action.what == "restore":
+                marker = self._restore(dataclasses.replace(marker, label=choice.label), choice)
+            if action.what == "advance":
+                self._stop()
+            if action.what in ("restore", "advance"):
+                marker = dataclasses.replace(marker, stage="recovering", reached={})
+                self._set_target(marker.target)
+                side.write_marker(self.folder, marker)
+            if action.what != "wait":
+                self.record.step("start", "Start the side cluster", self.server.start, lambda _none: self.folder.data)
+        return self._wait(marker)
+
+    def _stop(self) -> None:
+        self.record.step("stop", "Stop the side cluster", self.server.stop, lambda _none: "it is down")
+
+    def _restore(self, marker: Marker, choice: Choice) -> Marker:
+        side.make(self.folder, self.order.os_user, marker)
+        self._stop()
+        side.clear_remains(self.folder, self.clock)
+        delta = side.prepare_data(self.folder)
+        stage = self.driver.restore_stage(
+            data=self.folder.data,
+            label=choice.label,
+            tablespaces=self.folder.tablespaces,
+            lock_path=self.folder.part("lock"),
+            processes=self.order.processes,
+            delta=delta,
+            timeline=marker.target.timeline,
+        )
+        pipeline = Pipeline([stage], deadline=self.deadline, what=f"Restoring {choice.label}", state=UNTOUCHED)
+        how = "what differs of" if delta else "all of"
+        title = f"Restore {how} {choice.label}"
+        self.record.step(
+            "restore", title, lambda: _judged(pipeline, self.folder), lambda _none: f"{choice.bytes} bytes"
+        )
+        self._write_settings(marker)
+        return marker
+
+    def _write_settings(self, marker: Marker) -> None:
+        data = self.folder.data
+        limits = limits_of(self.live.limits, self.runner, data, self.bin_directory, self.order.os_user)
+        settings = side.server_settings(
+            self.folder,
+            port=marker.port,
+            limits=limits,
+            libraries=libraries_here(self.live.libraries, self.bin_directory),
+            more=self.order.settings,
+        )
+        side.write_settings(self.folder, self.order.os_user, settings)
+
+    def _set_target(self, target: Target) -> None:
+        command = self.driver.archive_get_command(
+            data=self.folder.data, spool_path=self.folder.part("spool"), lock_path=self.folder.part("lock")
+        )
+        side.write_recovery(self.folder, self.order.os_user, target, command)
+
+    def _wait(self, marker: Marker) -> Position:
+        position = self.record.step(
+            "recover",
+            f"Recover to {marker.target.describe()}",
+            lambda: self.server.wait(self.left()),
+            lambda found: f"paused at {found.as_dict()['lsn']}, last commit {found.last_commit or 'unknown'}",
+        )
+        reached = {**position.as_dict(), "log": stopped_at(side.read_log(self.folder))}
+        side.write_marker(self.folder, dataclasses.replace(marker, stage="recovered", reached=reached))
+        return position
+
+
+def _disk_is_full(tail: str, folder: side.Folder) -> bool:
+    """Whether that is why it failed: its workers say that a file can't be written, and not why."""
+    return "No space left on device" in tail or (
+        "unable to write" in tail and side.free_bytes(folder.data) < NEARLY_NOTHING
+    )
+
+
+def _judged(pipeline: Pipeline, folder: side.Folder) -> None:
+    """Run pgBackRest; its known failures by their names."""
+    try:
+        pipeline.read(lambda _data: None)
+    except ToolFailed as error:
+        tail = str(error.details.get("stderr_tail", ""))
+        if error.details.get("rc") == RC_LOCKED:
+            error.reason, error.next_step = "busy", "A restore of an earlier run still ends; run again in a moment."
+        elif _disk_is_full(tail, folder):
+            error.reason, error.next_step = "disk_full", "Make room, or name a directory on a larger disk; run again."
+        else:
+            error.next_step = "Mend what the message names and run again: what is restored already stays."
+        raise error
+
+
+def missing_segment(error: HmsError, hole: str, description: str) -> HmsError:
+    """The end of the WAL, where it is a hole and not the end."""
+    return HmsError(
+        f"Recovery stopped before its target: {description}.",
+        reason="wal_missing",
+        phase="recover",
+        state=error.state,
+        next_step="Bring it back from another repository (repo2), or choose an earlier target or a later backup.",
+        details={**error.details, "segment": hole},
+    )
