@@ -82,6 +82,20 @@ def test_a_switchover_fails_nobody_and_a_second_one_has_nothing_to_do(site: Engi
     assert site.fingerprint() == before
 
 
+def test_an_archive_that_does_not_answer_holds_up_no_promotion(site: EngineSite, writers: list[Writer]) -> None:
+    _old, new = both(site)
+    asked = new.data / "asked_the_archive"
+    new.instance.set(restore_command=f"touch {asked}; sleep 600; false")
+    failed = [writer.count("failed") + writer.count("unknown") for writer in writers]
+    site.run("switchover", new.name)
+    assert site.primary() is new
+    assert not asked.exists(), "the promotion asked the archive"
+    assert "asked_the_archive" in new.setting("restore_command"), "it has its setting back"
+    assert [writer.count("failed") + writer.count("unknown") for writer in writers] == failed
+    new.sql("ALTER SYSTEM RESET restore_command")
+    new.sql("SELECT pg_reload_conf()")
+
+
 def test_check_mode_touches_nothing(site: EngineSite) -> None:
     old, new = both(site)
     before = site.fingerprint()

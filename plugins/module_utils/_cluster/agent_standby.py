@@ -57,11 +57,14 @@ class StandbyVerbs:
         }
 
     def arm_candidate(self, *, operation: str, slots: t.Sequence[str], sync_names: str) -> dict[str, t.Any]:
-        """Get ready to be promoted: slots for the others, who will be synchronous, no long sleep on the way."""
+        """Get ready to be promoted: slots for the others, who will be synchronous, no long sleep on the way.
+
+        A promotion asks the archive several times; one that can't be reached would hold it up.
+        """
         handler = self._handler
         session = handler.session()
         made = [name for name in slots if not session.value(_HAS_SLOT, (name,))]
-        handler.note_before(session, settings.RETRY_INTERVAL, "synchronous_standby_names")
+        handler.note_before(session, settings.RETRY_INTERVAL, settings.RESTORE_COMMAND, "synchronous_standby_names")
         handler.state = "armed_candidate"
         self._context.holding = True
         self.made_slots = made
@@ -71,6 +74,7 @@ class StandbyVerbs:
             session,
             {
                 settings.RETRY_INTERVAL: settings.ARMED_RETRY_INTERVAL,
+                settings.RESTORE_COMMAND: "",
                 "synchronous_standby_names": sync_names,
                 settings.BULLETIN: f"{operation}:armed",
             },
@@ -100,13 +104,23 @@ class StandbyVerbs:
         return {"replay_lsn": seen}
 
     def detach_receiver(self, *, deadline: float) -> dict[str, t.Any]:
-        """Stop receiving WAL and show that no receiver is left: what is compared next can't grow any more."""
+        """Stop receiving WAL and show that no receiver is left: what is compared next can't grow any more.
+
+        Nor may it grow by what the archive has.
+        """
         handler = self._handler
         session = handler.session()
-        handler.note_before(session, "primary_conninfo", settings.RETRY_INTERVAL)
+        handler.note_before(session, "primary_conninfo", settings.RETRY_INTERVAL, settings.RESTORE_COMMAND)
         handler.state = "detached"
         self._context.holding = True
-        settings.alter_system(session, {"primary_conninfo": "", settings.RETRY_INTERVAL: settings.ARMED_RETRY_INTERVAL})
+        settings.alter_system(
+            session,
+            {
+                "primary_conninfo": "",
+                settings.RESTORE_COMMAND: "",
+                settings.RETRY_INTERVAL: settings.ARMED_RETRY_INTERVAL,
+            },
+        )
         asked = self._context.clock.monotonic()
 
         def gone() -> bool:

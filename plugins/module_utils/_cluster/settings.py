@@ -16,6 +16,7 @@ from .._postgres import Session, quote_identifier, quote_literal
 
 BULLETIN = "hms.operation"
 RETRY_INTERVAL = "wal_retrieve_retry_interval"
+RESTORE_COMMAND = "restore_command"
 
 # A promote request that arrives while the startup process sleeps between two attempts to get WAL waits for the
 # rest of that sleep: measured up to 5.4 s with the default of 5 s, at most 0.41 s with 200 ms (50 promotions each).

@@ -10,6 +10,7 @@ import dataclasses
 import os
 import typing as t
 
+from .._artifact.pgbackrest_settings import settings_from
 from .._clock import Clock
 from .._cluster import member_config
 from .._cluster.member_config import DatabaseHost
@@ -18,10 +19,20 @@ from .._errors import HmsError, Refused
 from .._files import HeldLock
 from .._module import Result
 from .._postgres import ConnectionParams, Session
-from . import standby_plan
+from .._tools.pgbackrest_standby import PgBackRestStandby, restore_command
+from . import standby_archive, standby_plan
 from .standby_apply import StandbyApplier, wait_streaming
 from .standby_inspect import inspect_local, inspect_upstream, upstream_params
-from .standby_model import DATA, LocalFacts, StandbyPlan, StandbyWish
+from .standby_model import (
+    BASEBACKUP,
+    DATA,
+    PGBACKREST,
+    ArchiveFacts,
+    LocalFacts,
+    StandbyPlan,
+    StandbyWish,
+    UpstreamFacts,
+)
 
 LOCK_FILE = "standby.lock"
 STREAMING = "streaming"
@@ -38,8 +49,17 @@ class Request:
     upstream: str
     state: str = "present"
     allow_reclone: bool = False
+    reuse_data: bool = False
+    clone_method: str = BASEBACKUP
+    clone_fallback: bool = False
+    pgbackrest: t.Mapping[str, t.Any] | None = None
     clone_timeout: float = 21600.0
     stream_timeout: float = 60.0
+
+    @property
+    def method(self) -> str:
+        """What makes a copy, for people."""
+        return "pgbackrest" if self.clone_method == PGBACKREST else "pg_basebackup"
 
 
 class Standby:
@@ -55,7 +75,7 @@ class Standby:
         """Bring the host to what is asked, or in check mode say what would be done."""
         host = self._load(check_mode=check_mode)
         if host is None:
-            plan = f"copy {self._request.upstream} by pg_basebackup (this host is not set up yet)"
+            plan = f"copy {self._request.upstream} by {self._request.method} (this host is not set up yet)"
             return Result(True, {"plan": [plan], "cloned": False}, before={"standby": False}, after={"plan": [plan]})
         if not check_mode:
             _need_root()
@@ -91,7 +111,18 @@ class Standby:
             )
         return host
 
-    def _wish(self, host: DatabaseHost) -> StandbyWish:
+    def _pgbackrest(self, host: DatabaseHost) -> PgBackRestStandby | None:
+        """The repository that was named; a copy from it needs one."""
+        if self._request.pgbackrest is None and self._request.clone_method != PGBACKREST:
+            return None
+        named = settings_from(
+            {"os_user": host.instance.os_user, **(self._request.pgbackrest or {})}, cluster=host.cluster
+        )
+        return PgBackRestStandby(
+            self._runner, config=named.config, stanza=named.stanza, os_user=named.os_user, repo=named.repo
+        )
+
+    def _wish(self, host: DatabaseHost, pgbackrest: PgBackRestStandby | None) -> StandbyWish:
         peer = host.peer(self._request.upstream)
         return StandbyWish(
             member=host.name,
@@ -101,11 +132,15 @@ class Standby:
             slot=host.slot_name,
             conninfo=host.primary_conninfo(peer),
             allow_reclone=self._request.allow_reclone,
+            clone_method=self._request.clone_method,
+            clone_fallback=self._request.clone_fallback,
+            reuse_data=self._request.reuse_data,
+            restore_command=restore_command(pgbackrest.config, pgbackrest.stanza) if pgbackrest is not None else "",
         )
 
     def _ensure(self, host: DatabaseHost, *, check_mode: bool) -> Result:
-        wish = self._wish(host)
-        local = inspect_local(host, runner=self._runner)
+        wish = self._wish(host, self._pgbackrest(host))
+        local = inspect_local(host, runner=self._runner, reuse_data=wish.reuse_data)
         try:
             upstream = self._connect(upstream_params(host, wish.upstream))
         except HmsError as error:
@@ -117,7 +152,7 @@ class Standby:
 
     def _without_upstream(self, wish: StandbyWish, local: LocalFacts, error: HmsError, *, check_mode: bool) -> Result:
         if check_mode and local.content != DATA:
-            plan = f"copy {wish.upstream} by pg_basebackup ({wish.upstream} does not answer yet)"
+            plan = f"copy {wish.upstream} by {self._request.method} ({wish.upstream} does not answer yet)"
             return Result(True, {"plan": [plan], "cloned": False}, before=_before(local), after={"plan": [plan]})
         error.next_step = error.next_step or (
             f"Is {wish.upstream} running, and does its pg_hba.conf let the replication role in from this host? "
@@ -128,15 +163,15 @@ class Standby:
     def _with_upstream(
         self, host: DatabaseHost, wish: StandbyWish, local: LocalFacts, session: Session, *, check_mode: bool
     ) -> Result:
-        upstream = inspect_upstream(wish.upstream, session, with_size=local.content != DATA or wish.allow_reclone)
-        plan = standby_plan.plan(wish, local, upstream)
-        values: dict[str, t.Any] = {
-            "plan": plan.lines(),
-            "upstream": wish.upstream,
-            "slot": wish.slot,
-            "cloned": False,
-            "kept_directory": "",
-        }
+        upstream = inspect_upstream(
+            wish.upstream,
+            session,
+            with_size=local.content != DATA or wish.allow_reclone,
+            with_wal=bool(wish.restore_command),
+        )
+        plan = standby_plan.plan(wish, local, upstream, self._archive(host, wish, local, upstream))
+        values = _values(wish, plan)
+        warnings = list(plan.warnings)
         if self._request.state == STREAMING:
             _check_can_stream(wish, local, plan, check_mode=check_mode)
         if not check_mode:
@@ -148,12 +183,27 @@ class Standby:
                 runner=self._runner,
                 clock=self._clock,
                 clone_timeout=self._request.clone_timeout,
+                pgbackrest=self._pgbackrest(host),
             )
             applier.apply(plan, local)
+            warnings += applier.warnings
             values.update(cloned=plan.clones, kept_directory=applier.kept_directory)
             if self._request.state == STREAMING:
                 values["receiver"] = self._wait(host, wish)
-        return Result(bool(plan.actions), values, before=_before(local), after=_after(wish, local, plan))
+        after = _after(wish, local, plan)
+        return Result(bool(plan.actions), values, before=_before(local), after=after, warnings=tuple(warnings))
+
+    def _archive(
+        self, host: DatabaseHost, wish: StandbyWish, local: LocalFacts, upstream: UpstreamFacts
+    ) -> ArchiveFacts | None:
+        """What the repository holds, where that matters: it may be far away."""
+        for_copy, for_catching_up = standby_plan.needs_archive(wish, local, upstream)
+        pgbackrest = self._pgbackrest(host)
+        if pgbackrest is None or not (for_copy or for_catching_up):
+            return None
+        return standby_archive.look(
+            pgbackrest, wish, local, upstream, for_copy=for_copy, for_catching_up=for_catching_up
+        )
 
     def _local_connector(self, host: DatabaseHost) -> t.Callable[[], Session]:
         params: ConnectionParams = host.instance.local(statement_timeout=30.0)
@@ -166,6 +216,7 @@ class Standby:
             connect_local=self._local_connector(host),
             clock=self._clock,
             timeout=self._request.stream_timeout,
+            longest=self._request.clone_timeout,
         )
 
 
@@ -194,6 +245,17 @@ def _check_can_stream(wish: StandbyWish, local: LocalFacts, plan: StandbyPlan, *
             state="Nothing was touched.",
             next_step="Start it, then wait for streaming.",
         )
+
+
+def _values(wish: StandbyWish, plan: StandbyPlan) -> dict[str, t.Any]:
+    return {
+        "plan": plan.lines(),
+        "upstream": wish.upstream,
+        "slot": wish.slot,
+        "cloned": False,
+        "kept_directory": "",
+        "backup": plan.backup.as_value() if plan.backup is not None else {},
+    }
 
 
 def _before(local: LocalFacts) -> dict[str, t.Any]:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import typing as t
 
@@ -14,8 +15,9 @@ from .._cluster.member_config import DatabaseHost
 from .._command import CommandRunner
 from .._errors import HmsError
 from .._files import read_bytes
-from .._postgres import ConnectionParams, Session
+from .._postgres import ConnectionParams, Session, parse_lsn
 from .._tools import auto_conf
+from .._tools.pgbackrest_standby import UNFINISHED, restoring_into
 from .._tools.service import alive
 from .standby_model import ABSENT, DATA, EMPTY, FOREIGN, LocalFacts, SlotFacts, UpstreamFacts
 
@@ -25,11 +27,25 @@ _UPSTREAM = """
 SELECT pg_catalog.current_setting('server_version_num')::int,
        (SELECT system_identifier::text FROM pg_catalog.pg_control_system()),
        pg_catalog.pg_is_in_recovery(),
-       (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()),
-       (SELECT count(*) FROM pg_catalog.pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global'))::int
+       CASE WHEN pg_catalog.pg_is_in_recovery()
+            THEN pg_catalog.to_hex((SELECT greatest(c.timeline_id, r.min_recovery_end_timeline)
+                   FROM pg_catalog.pg_control_checkpoint() AS c, pg_catalog.pg_control_recovery() AS r))
+            ELSE pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) END,
+       (SELECT count(*) FROM pg_catalog.pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global'))::int,
+       (SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'wal_segment_size'),
+       (SELECT redo_lsn::text FROM pg_catalog.pg_control_checkpoint())
 """
 
-_SLOTS = "SELECT slot_name, active, coalesce(wal_status, '') FROM pg_catalog.pg_replication_slots"
+_SLOTS = """
+SELECT slot_name, active, coalesce(wal_status, ''), coalesce(restart_lsn::text, '0/0')
+  FROM pg_catalog.pg_replication_slots
+"""
+
+# By number alone: after a promotion the same positions may be in files of two timelines.
+_OLDEST_SEGMENT = """
+SELECT min(pg_catalog.substr(name, 9)) FROM pg_catalog.pg_ls_dir('pg_wal', true, false) AS name
+ WHERE name ~ '^[0-9A-F]{24}$'
+"""
 
 # What pg_basebackup will copy, seen with the rights that pg_rewind needs too. WAL is left out: it is streamed.
 _SIZE = """
@@ -53,28 +69,39 @@ def upstream_params(host: DatabaseHost, upstream: str) -> ConnectionParams:
     return host.replication.params(host.peer(upstream), dbname="postgres", timeout=5)
 
 
-def inspect_upstream(name: str, session: Session, *, with_size: bool) -> UpstreamFacts:
+def inspect_upstream(name: str, session: Session, *, with_size: bool, with_wal: bool = False) -> UpstreamFacts:
     """What the upstream says of itself."""
     (row,) = session.rows(_UPSTREAM)
-    slots = {slot[0]: SlotFacts(active=bool(slot[1]), wal_status=slot[2]) for slot in session.rows(_SLOTS)}
+    slots = {
+        slot[0]: SlotFacts(active=bool(slot[1]), wal_status=slot[2], restart_lsn=parse_lsn(slot[3]))
+        for slot in session.rows(_SLOTS)
+    }
     return UpstreamFacts(
         name=name,
         version_number=row[0],
         system_identifier=row[1],
         in_recovery=bool(row[2]),
-        timeline=row[3],
+        timeline=int(row[3], 16),
         slots=slots,
         tablespaces=row[4],
-        size_bytes=_size(session) if with_size else None,
+        size_bytes=int(_measure(session, _SIZE)) if with_size else None,
+        segment_size=int(row[5]),
+        redo_lsn=parse_lsn(row[6]),
+        oldest_segment=_oldest_segment(session, int(row[5])) if with_wal else None,
     )
 
 
-def _size(session: Session) -> int:
+def _oldest_segment(session: Session, segment_size: int) -> int | None:
+    name = _measure(session, _OLDEST_SEGMENT)
+    return int(name[:8], 16) * (0x100000000 // segment_size) + int(name[8:], 16) if name else None
+
+
+def _measure(session: Session, sql: str) -> t.Any:
     try:
-        return int(session.value(_SIZE))
+        return session.value(sql)
     except HmsError as error:
         raise HmsError(
-            f"The size of the upstream's data directory could not be measured: {error.message}",
+            f"The upstream's data directory could not be looked at: {error.message}",
             reason="size_unknown",
             state="Nothing was touched.",
             next_step="The replication role needs EXECUTE on pg_ls_dir and pg_stat_file; "
@@ -83,13 +110,16 @@ def _size(session: Session) -> int:
         ) from error
 
 
-def inspect_local(host: DatabaseHost, *, runner: CommandRunner) -> LocalFacts:
+def inspect_local(host: DatabaseHost, *, runner: CommandRunner, reuse_data: bool = False) -> LocalFacts:
     """This host's instance and the room beside it."""
     data = host.instance.data_directory
     member = facts.observe(host, runner=runner)
     content, version = _content(data)
     left = leftovers(data)
-    settings = dict(member.settings) if member.responsive else _settings_on_disk(data)
+    resumable = next((path for path in reversed(left) if os.path.exists(os.path.join(path, UNFINISHED))), "")
+    reused = resumable or (data if reuse_data and content == DATA else "")
+    on_disk = _settings_on_disk(data, strict=not member.responsive)
+    settings = dict(member.settings) if member.responsive else on_disk
     return LocalFacts(
         member=member,
         content=content,
@@ -97,7 +127,10 @@ def inspect_local(host: DatabaseHost, *, runner: CommandRunner) -> LocalFacts:
         fresh_copy=os.path.exists(os.path.join(data, "backup_label")),
         primary_conninfo=settings.get("primary_conninfo", ""),
         primary_slot_name=settings.get("primary_slot_name", ""),
+        restore_command=on_disk.get("restore_command"),
         leftovers=left,
+        resumable=resumable,
+        reusable_bytes=_used_bytes(reused) if reused else 0,
         orphans=tuple(pid for path in left for pid in copies_into(path)),
         free_bytes=_free_bytes(data),
         mount_point=os.path.ismount(data),
@@ -117,10 +150,14 @@ def _content(data_directory: str) -> tuple[str, int]:
     return DATA, int(version.split(b".")[0])
 
 
-def _settings_on_disk(data_directory: str) -> t.Mapping[str, str]:
+def _settings_on_disk(data_directory: str, *, strict: bool) -> t.Mapping[str, str]:
     try:
         return auto_conf.read(data_directory)
     except NotADirectoryError:
+        return {}
+    except HmsError:
+        if strict:
+            raise
         return {}
 
 
@@ -135,7 +172,7 @@ def leftovers(data_directory: str) -> tuple[str, ...]:
 
 
 def copies_into(path: str) -> list[int]:
-    """Living pg_basebackup processes that write into exactly this directory."""
+    """Living processes of pg_basebackup or pgBackRest that write into exactly this directory."""
     found = []
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
@@ -145,9 +182,20 @@ def copies_into(path: str) -> list[int]:
                 argv = source.read().split(b"\0")
         except OSError:
             continue
-        if os.path.basename(argv[0]) == b"pg_basebackup" and path.encode() in argv and alive(int(entry)):
+        copying = os.path.basename(argv[0]) == b"pg_basebackup" and path.encode() in argv
+        if (copying or restoring_into(argv, path)) and alive(int(entry)):
             found.append(int(entry))
     return found
+
+
+def _used_bytes(path: str) -> int:
+    """What the files below `path` hold; one that vanishes meanwhile doesn't count."""
+    total = 0
+    for folder, _folders, files in os.walk(path):
+        for name in files:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(folder, name)).st_size
+    return total
 
 
 def _free_bytes(path: str) -> int:

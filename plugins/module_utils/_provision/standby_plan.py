@@ -12,8 +12,19 @@ from __future__ import annotations
 
 import typing as t
 
-from .._errors import Refused
-from .standby_model import DATA, FOREIGN, LocalFacts, StandbyAction, StandbyPlan, StandbyWish, UpstreamFacts
+from .._errors import Refused, defect
+from .standby_model import (
+    DATA,
+    FOREIGN,
+    PGBACKREST,
+    ArchiveFacts,
+    Backup,
+    LocalFacts,
+    StandbyAction,
+    StandbyPlan,
+    StandbyWish,
+    UpstreamFacts,
+)
 
 _UNTOUCHED = "Nothing was touched."
 _LOST = "lost"
@@ -28,19 +39,37 @@ def required_bytes(size: int) -> int:
     return size + max(int(size * RESERVE_SHARE), RESERVE_LEAST)
 
 
-def plan(wish: StandbyWish, local: LocalFacts, upstream: UpstreamFacts) -> StandbyPlan:
-    """The actions, or `Refused` with what to do."""
+def plan(
+    wish: StandbyWish, local: LocalFacts, upstream: UpstreamFacts, archive: ArchiveFacts | None = None
+) -> StandbyPlan:
+    """The actions, or `Refused` with what to do. `archive` is what was found where one is configured and matters."""
     _check_identity(wish, local, upstream)
-    obstacle = _obstacle(wish, local, upstream)
+    obstacle = _obstacle(wish, local, upstream, archive)
     if local.content == DATA and obstacle is None:
         return StandbyPlan(tuple(_follow(wish, local, upstream)))
+    if obstacle is not None and not wish.allow_reclone:
+        raise obstacle
+    backup, warnings = _backup(wish, archive)
     actions = []
     if obstacle is not None:
-        if not wish.allow_reclone:
-            raise obstacle
-        actions += _set_aside(wish, local, obstacle)
-    actions += _clone(wish, local, upstream)
-    return StandbyPlan(tuple(actions))
+        actions += _set_aside(wish, local, obstacle, reuse=_reuses(wish, local, upstream, backup))
+    actions += _clone(wish, local, upstream, backup)
+    return StandbyPlan(tuple(actions), backup=backup, warnings=warnings)
+
+
+def _backup(wish: StandbyWish, archive: ArchiveFacts | None) -> tuple[Backup | None, tuple[str, ...]]:
+    """What the copy is made of, None for pg_basebackup; and what to warn about."""
+    if wish.clone_method != PGBACKREST:
+        return None, ()
+    if archive is not None and archive.backup is not None:
+        return archive.backup, archive.backup.notes
+    problem = archive.refusal if archive is not None else None
+    if problem is None:
+        raise defect("what the repository holds")
+    if not wish.clone_fallback:
+        problem.next_step += " Or copy the upstream itself: clone_method basebackup."
+        raise problem
+    return None, (f"{wish.member} is copied by pg_basebackup, for pgBackRest can't: {problem.message}",)
 
 
 def _refuse(message: str, reason: str, next_step: str, **details: t.Any) -> Refused:
@@ -86,7 +115,9 @@ def _check_identity(wish: StandbyWish, local: LocalFacts, upstream: UpstreamFact
         )
 
 
-def _obstacle(wish: StandbyWish, local: LocalFacts, upstream: UpstreamFacts) -> Refused | None:
+def _obstacle(
+    wish: StandbyWish, local: LocalFacts, upstream: UpstreamFacts, archive: ArchiveFacts | None
+) -> Refused | None:
     """Why the data that is here cannot go on as a standby, if so."""
     if local.content != DATA:
         return None
@@ -111,7 +142,7 @@ def _obstacle(wish: StandbyWish, local: LocalFacts, upstream: UpstreamFacts) -> 
             "was_primary",
             f"Run playbooks/rejoin.yml -e host={wish.member}, which keeps what never replicated, " + word,
         )
-    return _lost_wal(wish, local, upstream, word)
+    return _lost_wal(wish, local, upstream, archive, word)
 
 
 def _ran_as_primary(local: LocalFacts) -> bool:
@@ -122,14 +153,27 @@ def _ran_as_primary(local: LocalFacts) -> bool:
     return not local.fresh_copy and control is not None and control.state in _PRIMARY_STATES
 
 
-def _lost_wal(wish: StandbyWish, local: LocalFacts, upstream: UpstreamFacts, word: str) -> Refused | None:
+def _slot_is_lost(wish: StandbyWish, local: LocalFacts, upstream: UpstreamFacts) -> bool:
     slot = upstream.slots.get(wish.slot)
     receiver = local.member.receiver
-    if slot is None or slot.wal_status != _LOST or (receiver is not None and receiver.status == "streaming"):
+    streaming = receiver is not None and receiver.status == "streaming"
+    return slot is not None and slot.wal_status == _LOST and not streaming
+
+
+def needs_archive(wish: StandbyWish, local: LocalFacts, upstream: UpstreamFacts) -> tuple[bool, bool]:
+    """Whether the repository has to be looked at: for a copy, and for a standby that is to catch up from it."""
+    copies = wish.clone_method == PGBACKREST and (local.content != DATA or wish.allow_reclone)
+    return copies, bool(wish.restore_command) and local.content == DATA and _slot_is_lost(wish, local, upstream)
+
+
+def _lost_wal(
+    wish: StandbyWish, local: LocalFacts, upstream: UpstreamFacts, archive: ArchiveFacts | None, word: str
+) -> Refused | None:
+    if not _slot_is_lost(wish, local, upstream) or (archive is not None and not archive.gap):
         return None
     return _refuse(
         f"{upstream.name} no longer has the WAL that {wish.member} needs: the slot {wish.slot} was invalidated "
-        "by max_slot_wal_keep_size.",
+        "by max_slot_wal_keep_size." + (f" The archive can't help: {archive.gap}" if archive is not None else ""),
         "wal_lost",
         "Bring the WAL back from an archive, " + word,
     )
@@ -140,6 +184,16 @@ def _follow(wish: StandbyWish, local: LocalFacts, upstream: UpstreamFacts) -> li
     actions = []
     if wish.slot not in upstream.slots:
         actions.append(_create_slot(wish, "the upstream has no such slot"))
+    elif _slot_is_lost(wish, local, upstream):
+        actions.append(_drop_lost_slot(wish))
+        # it would be lost again if it kept WAL from now on, and the archive has what the standby needs until it streams
+        actions.append(
+            StandbyAction(
+                "create_idle_slot",
+                f"create the slot {wish.slot} on {wish.upstream}, to keep WAL once it is used",
+                "until then the standby catches up from the archive",
+            )
+        )
     if not local.member.standby_signal:
         actions.append(StandbyAction("signal", "write standby.signal", "after a restart it would be a primary"))
     if (local.primary_conninfo, local.primary_slot_name) != (wish.conninfo, wish.slot):
@@ -150,48 +204,95 @@ def _follow(wish: StandbyWish, local: LocalFacts, upstream: UpstreamFacts) -> li
                 "primary_conninfo or primary_slot_name in postgresql.auto.conf differ",
             )
         )
+    if wish.restore_command and local.restore_command not in (None, wish.restore_command):
+        actions.append(
+            StandbyAction(
+                "fetch",
+                "correct restore_command in postgresql.auto.conf",
+                "it would fetch WAL from another place than the archive, or from none",
+            )
+        )
     return actions
+
+
+def _drop_lost_slot(wish: StandbyWish) -> StandbyAction:
+    return StandbyAction("drop_slot", f"drop the slot {wish.slot} on {wish.upstream}", "its WAL is lost")
 
 
 def _create_slot(wish: StandbyWish, why: str) -> StandbyAction:
     return StandbyAction("create_slot", f"create the slot {wish.slot} on {wish.upstream}", why)
 
 
-def _set_aside(wish: StandbyWish, local: LocalFacts, obstacle: Refused) -> list[StandbyAction]:
+def _reuses(wish: StandbyWish, local: LocalFacts, upstream: UpstreamFacts, backup: Backup | None) -> bool:
+    """Whether the copy uses up the data that is here: only of the same cluster, or there is nothing to save."""
+    control = local.member.control
+    same = control is not None and control.system_identifier == upstream.system_identifier
+    return wish.reuse_data and backup is not None and same and local.version == wish.version and not local.resumable
+
+
+def _set_aside(wish: StandbyWish, local: LocalFacts, obstacle: Refused, *, reuse: bool) -> list[StandbyAction]:
     actions = []
     if local.member.running:
         actions.append(StandbyAction("stop", f"stop the instance on {wish.member}", "its data is to be replaced"))
     why = f"{obstacle.message} A new copy is allowed"
-    actions.append(StandbyAction("set_aside", f"rename {wish.data_directory} and keep it", why))
+    if reuse:
+        what = f"rename {wish.data_directory} and use it up for the copy: what it holds is LOST"
+        actions.append(StandbyAction("reuse", what, why))
+    else:
+        actions.append(StandbyAction("set_aside", f"rename {wish.data_directory} and keep it", why))
     return actions
 
 
-def _clone(wish: StandbyWish, local: LocalFacts, upstream: UpstreamFacts) -> list[StandbyAction]:
+def _clone(wish: StandbyWish, local: LocalFacts, upstream: UpstreamFacts, backup: Backup | None) -> list[StandbyAction]:
     slot = upstream.slots.get(wish.slot)
-    _check_clone(wish, local, upstream)
+    _check_clone(wish, local, upstream, backup)
     actions = []
     for path in local.leftovers:
-        still = f"; end pg_basebackup (pid {', '.join(map(str, local.orphans))})" if local.orphans else ""
+        resumed = backup is not None and path == local.resumable
+        still = f"; end the copy that still runs (pid {', '.join(map(str, local.orphans))})" if local.orphans else ""
         actions.append(
-            StandbyAction("remove_leftover", f"remove {path}{still}", "it is a copy that was never finished")
+            StandbyAction("resume", f"go on in {path}{still}", "it is a restore that has not ended")
+            if resumed
+            else StandbyAction("remove_leftover", f"remove {path}{still}", "it is a copy that was never finished")
         )
     if slot is None:
         actions.append(_create_slot(wish, "the copy must find all WAL after its start"))
     elif slot.wal_status == _LOST:
-        actions.append(StandbyAction("drop_slot", f"drop the slot {wish.slot} on {wish.upstream}", "its WAL is lost"))
+        actions.append(_drop_lost_slot(wish))
         actions.append(_create_slot(wish, "the copy must find all WAL after its start"))
     size = f"{upstream.size_bytes / 1e9:.2f} GB" if upstream.size_bytes is not None else "size not measured"
+    by_basebackup = f"copy {wish.upstream} into {wish.data_directory} by pg_basebackup ({size})"
+    by_restore = f"restore {backup.describe()} into {wish.data_directory}" if backup is not None else ""
     actions.append(
         StandbyAction(
             "clone",
-            f"copy {wish.upstream} into {wish.data_directory} by pg_basebackup ({size})",
+            by_restore or by_basebackup,
             "there is no instance here" if local.content != DATA else "a new copy is allowed",
         )
     )
     return actions
 
 
-def _check_clone(wish: StandbyWish, local: LocalFacts, upstream: UpstreamFacts) -> None:
+def _check_room(wish: StandbyWish, local: LocalFacts, upstream: UpstreamFacts, backup: Backup | None) -> None:
+    """Room for the copy. What a restore goes on with needs none again."""
+    if upstream.size_bytes is None:
+        return
+    size = max(upstream.size_bytes, backup.bytes) if backup is not None else upstream.size_bytes
+    goes_on = backup is not None and bool(local.resumable or _reuses(wish, local, upstream, backup))
+    there = min(local.reusable_bytes, size) if goes_on else 0
+    needed = required_bytes(size) - there
+    if local.free_bytes < needed:
+        raise _refuse(
+            f"Not enough room on {wish.member} for {wish.data_directory}: {needed} bytes "
+            f"are needed (the size of {wish.upstream} and a reserve for WAL), {local.free_bytes} are free.",
+            "disk_full",
+            "Make room, or put postgresql_data_dir on a larger file system.",
+            required_bytes=needed,
+            free_bytes=local.free_bytes,
+        )
+
+
+def _check_clone(wish: StandbyWish, local: LocalFacts, upstream: UpstreamFacts, backup: Backup | None) -> None:
     slot = upstream.slots.get(wish.slot)
     if local.mount_point:
         raise _refuse(
@@ -212,12 +313,4 @@ def _check_clone(wish: StandbyWish, local: LocalFacts, upstream: UpstreamFacts) 
             "tablespaces",
             "Copy it with pg_basebackup --tablespace-mapping by hand; an existing standby is followed up as it is.",
         )
-    if upstream.size_bytes is not None and local.free_bytes < required_bytes(upstream.size_bytes):
-        raise _refuse(
-            f"Not enough room on {wish.member} for {wish.data_directory}: {required_bytes(upstream.size_bytes)} bytes "
-            f"are needed (the size of {wish.upstream} and a reserve for WAL), {local.free_bytes} are free.",
-            "disk_full",
-            "Make room, or put postgresql_data_dir on a larger file system.",
-            required_bytes=required_bytes(upstream.size_bytes),
-            free_bytes=local.free_bytes,
-        )
+    _check_room(wish, local, upstream, backup)

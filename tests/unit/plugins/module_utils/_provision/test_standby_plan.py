@@ -10,18 +10,26 @@ import typing as t
 import pytest
 
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.model import Control, MemberFacts, Receiver
-from ansible_collections.hms.postgres.plugins.module_utils._errors import Refused
+from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused
 from ansible_collections.hms.postgres.plugins.module_utils._provision.standby_model import (
     ABSENT,
+    BASEBACKUP,
     DATA,
     EMPTY,
     FOREIGN,
+    PGBACKREST,
+    ArchiveFacts,
+    Backup,
     LocalFacts,
     SlotFacts,
     StandbyWish,
     UpstreamFacts,
 )
-from ansible_collections.hms.postgres.plugins.module_utils._provision.standby_plan import plan, required_bytes
+from ansible_collections.hms.postgres.plugins.module_utils._provision.standby_plan import (
+    needs_archive,
+    plan,
+    required_bytes,
+)
 
 WISH = StandbyWish(
     member="db2",
@@ -189,3 +197,92 @@ def test_what_no_word_overrides(wish: StandbyWish, here: LocalFacts, there: Upst
 def test_a_small_cluster_needs_a_reserve_too() -> None:
     assert required_bytes(1_000_000) == 1_000_000 + 256 * 1024 * 1024
     assert required_bytes(10**12) == 11 * 10**11
+
+
+RESTORED = dataclasses.replace(WISH, clone_method=PGBACKREST, restore_command="get %f")
+BACKUP = Backup("F", "full", "now", 9_000_000_000, 1_000_000_000, "there", ("an older one",))
+FOUND = ArchiveFacts(backup=BACKUP)
+LOST = upstream(slots={"db2": SlotFacts(False, "lost")})
+
+
+def test_a_new_host_is_restored() -> None:
+    made = plan(RESTORED, virgin(), upstream(slots={}), FOUND)
+    assert ids(made) == ["create_slot", "clone"]
+    assert "F of there (full, now, 9.00 GB, 1.00 GB to fetch)" in made.lines()[1]
+    assert (made.backup, made.warnings) == (BACKUP, ("an older one",))
+
+
+def test_a_restore_that_has_not_ended_goes_on() -> None:
+    here = virgin(leftovers=("/d.clone-1", "/d.clone-2"), resumable="/d.clone-2", orphans=(4711,))
+    made = plan(RESTORED, here, UPSTREAM, FOUND)
+    assert ids(made) == ["remove_leftover", "resume", "clone"]
+    assert "4711" in made.lines()[1]
+    assert ids(plan(WISH, here, UPSTREAM)) == ["remove_leftover", "remove_leftover", "clone"]
+
+
+def test_what_is_there_already_needs_no_room_again() -> None:
+    free = required_bytes(10_000_000_000) - 4_000_000_000
+    begun = virgin(leftovers=("/d.clone-1",), resumable="/d.clone-1", free_bytes=free, reusable_bytes=4_000_000_000)
+    assert plan(RESTORED, begun, upstream(slots={}), FOUND).has("resume")
+    for wish, here in (
+        (WISH, begun),
+        (RESTORED, dataclasses.replace(begun, reusable_bytes=3_999_999_999)),
+        (RESTORED, dataclasses.replace(begun, resumable="")),
+    ):
+        with pytest.raises(Refused) as caught:
+            plan(wish, here, upstream(slots={}), FOUND)
+        assert caught.value.reason == "disk_full"
+
+
+def test_without_a_backup_the_upstream_is_copied_only_by_that_word() -> None:
+    found = ArchiveFacts(refusal=Refused("There is none.", reason="no_backup", next_step="Make one."))
+    with pytest.raises(Refused, match="There is none") as caught:
+        plan(RESTORED, virgin(), upstream(slots={}), found)
+    assert "basebackup" in caught.value.next_step
+    made = plan(dataclasses.replace(RESTORED, clone_fallback=True), virgin(), upstream(slots={}), found)
+    assert made.backup is None
+    assert "There is none" in made.warnings[0]
+    assert "pg_basebackup" in made.lines()[1]
+    with pytest.raises(HmsError, match="cannot be"):
+        plan(RESTORED, virgin(), upstream(slots={}))
+
+
+def test_old_data_is_used_up_only_by_that_word() -> None:
+    wish = dataclasses.replace(RESTORED, allow_reclone=True, reuse_data=True)
+    there = upstream(slots={})
+    assert ids(plan(wish, stopped_primary(), there, FOUND)) == ["reuse", "create_slot", "clone"]
+    assert "LOST" in plan(wish, stopped_primary(), there, FOUND).lines()[0]
+    with_leftover = dataclasses.replace(stopped_primary(), leftovers=("/d.clone-1",), resumable="/d.clone-1")
+    for kept, here in (
+        (dataclasses.replace(wish, reuse_data=False), stopped_primary()),
+        (dataclasses.replace(wish, clone_method=BASEBACKUP), stopped_primary()),
+        (wish, with_leftover),
+    ):
+        assert plan(kept, here, there, FOUND).has("set_aside")
+    other = dataclasses.replace(there, system_identifier="1")
+    assert plan(wish, stopped_primary(), other, FOUND).has("set_aside"), "data of another cluster is kept"
+
+
+def test_a_lost_slot_is_made_anew_where_the_archive_has_the_wal() -> None:
+    here = local(member=member())
+    made = plan(RESTORED, here, LOST, ArchiveFacts())
+    assert ids(made) == ["drop_slot", "create_idle_slot"]
+    assert plan(dataclasses.replace(RESTORED, allow_reclone=True), here, LOST, FOUND).actions == made.actions
+    with pytest.raises(Refused, match="The archive can't help: it is far away") as caught:
+        plan(RESTORED, here, LOST, ArchiveFacts(gap="it is far away"))
+    assert caught.value.reason == "wal_lost"
+
+
+@pytest.mark.parametrize(("found", "expected"), [(None, []), ("get %f", []), ("", ["fetch"]), ("other", ["fetch"])])
+def test_a_restore_command_that_overrides_is_corrected(found: str | None, expected: list[str]) -> None:
+    assert ids(plan(RESTORED, local(restore_command=found), UPSTREAM)) == expected
+    assert plan(WISH, local(restore_command=found), UPSTREAM).actions == ()
+
+
+def test_the_repository_is_looked_at_only_where_it_matters() -> None:
+    assert needs_archive(RESTORED, virgin(), UPSTREAM) == (True, False)
+    assert needs_archive(WISH, virgin(), UPSTREAM) == (False, False)
+    assert needs_archive(RESTORED, local(), UPSTREAM) == (False, False)
+    assert needs_archive(dataclasses.replace(RESTORED, allow_reclone=True), local(), UPSTREAM) == (True, False)
+    assert needs_archive(RESTORED, local(member=member()), LOST) == (False, True)
+    assert needs_archive(WISH, local(member=member()), LOST) == (False, False)
