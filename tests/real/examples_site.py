@@ -116,12 +116,21 @@ SCENES: dict[str, tuple[Example, ...]] = {
             {"pgbackrest_stanza": {"port": "{{ lab_port }}", "socket_directory": "{{ lab_sockets }}"}},
         ),
     ),
+    "pitr": (
+        Example(
+            "pg_pitr",
+            "db1",
+            (False, True, True, True),
+            {**CONFIG, "2025-06-22 08:00:00+02": "{{ lab_since }}", "2025-06-22 12:00:00+02": "{{ lab_until }}"},
+            {"pg_pitr": {"port": "{{ lab_port }}", "directory": "{{ lab_side }}"}},
+        ),
+    ),
     "standby": (
         Example("pg_primary", "db1", (True,), CONFIG, only=(0,)),
         Example(
             "pg_standby",
             "db2",
-            (True, True, False, False),
+            (True, True, False, False, False),
             {**CONFIG, "version: 15": "{{ lab_version }}"},
             {"pg_instance": {**INSTANCE, "socket_directory": "{{ lab_sockets }}"}},
         ),

@@ -164,6 +164,40 @@ def test_a_repository(lab: Lab, tmp_path: pathlib.Path) -> None:
     assert "wal archive min/max" in site.program("info").stdout
 
 
+def test_a_point_in_time(lab: Lab, tmp_path: pathlib.Path) -> None:
+    site = pgbackrest_site.make_site(lab)
+    pgbackrest_site.begin(site)
+    site.instance.sql("CREATE DATABASE hospital")
+    site.instance.sql("CREATE TABLE patients_patient AS SELECT generate_series(1, 50) AS id", dbname="hospital")
+    site.instance.sql("ALTER TABLE patients_patient ADD PRIMARY KEY (id)", dbname="hospital")
+    site.backup(verify="none")
+    since = site.instance.sql("SELECT clock_timestamp()")
+    site.instance.sql("DELETE FROM patients_patient WHERE id > 10", dbname="hospital")
+    config = {
+        "cluster": "hospital",
+        "environment": "production",
+        "database": "hospital",
+        "login_host": str(site.instance.sockets),
+        "login_port": site.instance.port,
+        "state_dir": str(site.folder),
+        "pgbackrest": {"config": str(site.config), "stanza": pgbackrest_site.STANZA},
+        "schedule": {"physical": {"type": "full", "engine": "pgbackrest", "cron": "0 2 * * *"}},
+    }
+    (tmp_path / "backup.json").write_text(json.dumps(config))
+    side = site.instance.folder / "data.pitr"
+    variables = {
+        "lab_since": since,
+        "lab_until": site.instance.sql("SELECT clock_timestamp()"),
+        "lab_port": lab.port(),
+        "lab_side": str(side),
+    }
+    hosts = {"vars": variables, "database": {"db1": {"hms_config_dir": str(tmp_path)}}}
+    examples_site.play("pitr", tmp_path, hosts, {})
+    judge_all(tmp_path, "pitr")
+    assert site.instance.sql("SELECT count(*) FROM patients_patient", dbname="hospital") == "50"
+    assert not side.exists()
+
+
 @contextlib.contextmanager
 def engine(lab: Lab) -> t.Iterator[EngineSite]:
     """A site, ended before the lab is removed."""

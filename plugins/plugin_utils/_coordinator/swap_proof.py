@@ -106,7 +106,7 @@ def _clients(operation: Operation, done: Done) -> dict[str, t.Any]:
 
 def _words(plan: SwapPlan, swapped: swap.Swapped) -> str:
     """What was done, in a sentence or two."""
-    kept = f"the database that clients used until then is kept as {plan.keep}"
+    kept = f"the database that clients used until then is kept as {plan.keep}, with all that they wrote to it"
     ended = f" Ended past the bouncers: {sessions_in_words(len(swapped.ended))}." if swapped.ended else ""
     return f"{plan.database} is now what {plan.scratch} was; {kept}.{ended}"
 
@@ -130,5 +130,5 @@ def _conclude(operation: Operation, done: Done, clients: t.Mapping[str, t.Any]) 
     operation.set(losses={"known": True, "count": lost, "bytes": None, "transactions": [], "basis": basis})
     message = _words(plan, swapped)
     operation.set(swap={"kept_as": plan.keep, "oid": plan.scratch_oid, "ended": list(swapped.ended)})
-    way_back = f"The way back: hms.postgres.pg_database_swap with database: {plan.database} and scratch: {plan.keep}."
+    way_back = f"The way back: playbooks/restore_rollback.yml -e database={plan.database} -e scratch={plan.keep}."
     operation.outcome("done", message, next_steps=[way_back], stall_seconds=clients.get("longest_stall_seconds"))

@@ -223,7 +223,8 @@ def _rejoin_done(record: Record) -> tuple[str, ...]:
 
 def _swap_done(record: Record) -> tuple[str, ...]:
     done = record.outcome.message or f"The {operation_name(record)} is done."
-    return sentence(done), waited_sentence(record), lost_sentence(record)
+    both = "Each write that clients were told of is in one of the two databases."
+    return sentence(done), waited_sentence(record), both if record.lost == 0 else lost_sentence(record)
 
 
 def _other_done(record: Record) -> tuple[str, ...]:
