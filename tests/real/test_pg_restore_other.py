@@ -238,9 +238,12 @@ def test_the_removal_of_what_was_put_aside(server: Instance, tmp_path: pathlib.P
         "hospital_before_20200101T000000Z",
         "hospital_before_20200102T000000Z",
     )
-    others = ["hospital_before_dinner", "hospitals_before_20200101T000000Z"]
+    unmarked = "hospital_before_20200103T000000Z"
+    others = ["hospital_before_dinner", "hospitals_before_20200101T000000Z", unmarked]
     for name in (young, old, used, *others):
         server.sql(f'CREATE DATABASE "{name}"')
+        if name != unmarked:
+            server.sql(f"ALTER DATABASE \"{name}\" SET hms.swapped = '20200101T000000Z-swap-3fa9 hospital'")
 
     def run(*, check_mode: bool = False, **changes: t.Any) -> t.Any:
         return pg_restore_cleanup.work({**arguments, **changes}, check_mode=check_mode)

@@ -23,7 +23,8 @@ from .._errors import HmsError, Refused
 from .._module import Result
 from .._postgres import ConnectionParams, Session, connect, quote_identifier
 from .._record import new_id
-from .names import before_moment
+from .._tools.database_rename import databases
+from .names import put_aside
 from .rules import PRODUCTION
 
 OPERATION = "cleanup"
@@ -119,10 +120,11 @@ def wish_from(params: t.Mapping[str, t.Any], *, base: t.Mapping[str, t.Any]) -> 
 
 
 def read_old(session: Session, database: str) -> tuple[Old, ...]:
-    """The databases that were put aside for `database`, by their names."""
+    """The databases that were put aside for `database`: by their names, and by the mark that the swap left on them."""
+    marks = {known.name: known.mark_was for known in databases(session)}
     found = []
     for name, size, sessions, replication in session.rows(_FOUND):
-        since = before_moment(name, database)
+        since = put_aside(name, database) if marks.get(name) == database else None
         if since is not None:
             found.append(Old(name, since, int(size), int(sessions), tuple(replication)))
     return tuple(sorted(found, key=lambda old: old.since))

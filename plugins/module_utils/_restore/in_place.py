@@ -10,6 +10,7 @@ half a one. What is needed to go on after a kill is remembered in the host's sta
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import typing as t
 
@@ -32,6 +33,8 @@ from .shape import shape_of
 
 if t.TYPE_CHECKING:
     from .operation import RestoreOperation
+
+_EXISTS = "SELECT 1 FROM pg_catalog.pg_database WHERE datname = %s"
 
 
 class InPlace:
@@ -121,7 +124,10 @@ class InPlace:
         try:
             maintenance.execute(f"DROP DATABASE {quote_identifier(self._plan.live)}{force}")
         except HmsError:
-            state.save(order, in_place=None)
+            # an answer that got lost is no answer: what the database was is forgotten only where it still is
+            with contextlib.suppress(HmsError):
+                if maintenance.value(_EXISTS, (self._plan.live,)):
+                    state.save(order, in_place=None)
             raise
         return f"{sessions} sessions were ended" if sessions else "nobody was connected"
 

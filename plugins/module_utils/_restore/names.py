@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import re
+
+from .._tools.database_rename import kept_name, stamp_of
 
 PREFIX = "hms_restore_"
 _STAMP = "%Y%m%dT%H%M%SZ"
-_BEFORE = re.compile(r"(?P<stem>.+)_before_(?P<stamp>\d{8}T\d{6}Z)", re.DOTALL)
-_LIMIT = 63
-_SUFFIX = len("_before_20261122T154500Z")
 
 
 def scratch_prefix(cluster: str, database: str) -> str:
@@ -27,22 +25,15 @@ def scratch_name(cluster: str, database: str, identity: str) -> str:
     return scratch_prefix(cluster, database) + hashlib.sha256(identity.encode()).hexdigest()[:6]
 
 
-def _stem(database: str) -> str:
-    """As much of a database's name as leaves room for the rest: names have 63 bytes."""
-    return database.encode()[: _LIMIT - _SUFFIX].decode("utf-8", "ignore")
-
-
 def before_name(database: str, moment: datetime.datetime) -> str:
     """The name under which the database that is replaced stays."""
-    return f"{_stem(database)}_before_{moment.astimezone(datetime.timezone.utc):{_STAMP}}"
+    return kept_name(database, "before", f"{moment.astimezone(datetime.timezone.utc):{_STAMP}}")
 
 
-def before_moment(name: str, database: str) -> datetime.datetime | None:
-    """When `name` was put aside as the old `database`; None when it is nothing of the kind."""
-    match = _BEFORE.fullmatch(name)
-    if match is None or match["stem"] != _stem(database):
-        return None
+def put_aside(name: str, database: str) -> datetime.datetime | None:
+    """When `name` was put aside as the old `database`, by a swap or its way back; None when it is nothing of the kind."""
+    stamp = stamp_of(name, database, "before") or stamp_of(name, database, "after")
     try:
-        return datetime.datetime.strptime(match["stamp"], _STAMP).replace(tzinfo=datetime.timezone.utc)
+        return datetime.datetime.strptime(stamp, _STAMP).replace(tzinfo=datetime.timezone.utc)
     except ValueError:
         return None

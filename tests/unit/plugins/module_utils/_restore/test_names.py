@@ -11,8 +11,8 @@ import datetime
 import pytest
 
 from ansible_collections.hms.postgres.plugins.module_utils._restore.names import (
-    before_moment,
     before_name,
+    put_aside,
     scratch_name,
     scratch_prefix,
 )
@@ -32,7 +32,11 @@ def test_a_scratch_database_is_known_by_its_name() -> None:
 def test_what_is_put_aside_is_known_again(database: str) -> None:
     name = before_name(database, NOW)
     assert len(name.encode()) <= 63
-    assert before_moment(name, database) == NOW
+    assert put_aside(name, database) == NOW
+
+
+def test_what_the_way_back_put_aside_is_known_too() -> None:
+    assert put_aside("hospital_after_20261122T154500Z", "hospital") == NOW
 
 
 @pytest.mark.parametrize(
@@ -47,7 +51,7 @@ def test_what_is_put_aside_is_known_again(database: str) -> None:
     ],
 )
 def test_nothing_else_is_taken_for_it(name: str) -> None:
-    assert before_moment(name, "hospital") is None
+    assert put_aside(name, "hospital") is None
 
 
 def test_the_stamp_is_utc() -> None:
