@@ -228,6 +228,8 @@ EXAMPLES = r"""
   hms.postgres.pg_restore_safe:
     config_directory: /etc/hms-postgres/hospital
     database: hospital
+    encryption:
+      key_files: [/run/keys/escrow.asc]
   check_mode: true
   diff: true
 
@@ -250,6 +252,8 @@ EXAMPLES = r"""
     backup: s3://hospital-backups/hospital/hospital/20261122T020000Z-backup-3fa9
     allow_other_system: true
     mask: [/etc/hms-postgres/mask.sql]
+    encryption:
+      key_files: [/run/keys/escrow.asc]
     store:
       s3:
         bucket: hospital-backups

@@ -27,6 +27,11 @@ COLLECTION = "hms.postgres."
 CONFIG = {"/etc/hms-postgres/hospital": "{{ hms_config_dir }}"}
 SITE = {"/var/lib/hms-postgres/records": "{{ lab_records }}", "environment: production": "staging"}
 DATABASE = {"login_host": "{{ lab_sockets }}", "login_port": "{{ lab_port }}", "state_dir": "{{ lab_state }}"}
+RESTORE = {
+    "/run/keys/escrow.asc": "{{ lab_escrow_key }}",
+    "20261122T020000Z-backup-3fa9": "{{ lab_backup }}",
+    "/etc/hms-postgres/mask.sql": "{{ lab_mask }}",
+}
 INSTANCE = {"name": "{{ lab_instance }}", "port": "{{ lab_port }}", "data_directory": "{{ lab_data }}"}
 
 
@@ -107,6 +112,11 @@ SCENES: dict[str, tuple[Example, ...]] = {
             },
         ),
     ),
+    "restore": (
+        Example("pg_restore_safe", "db1", (True, True), {**CONFIG, **RESTORE}, only=(0, 1)),
+        Example("pg_restore_safe", "db2", (True,), RESTORE, {"pg_restore_safe": DATABASE}, only=(2,)),
+        Example("pg_restore_cleanup", "db1", (True, True), CONFIG),
+    ),
     "repository": (
         Example(
             "pgbackrest_stanza",
@@ -143,6 +153,10 @@ SCENES: dict[str, tuple[Example, ...]] = {
         Example("pg_switchover", "localhost", (True, True), SITE),
         Example("pgbouncer_databases", "bouncer1", (False,), CONFIG),
         Example("pgbouncer_ping", "bouncer1", (False,), CONFIG),
+    ),
+    "swap": (
+        Example("agent_line", "all:!localhost", (False,), CONFIG),
+        Example("pg_database_swap", "localhost", (True, True, True), SITE),
     ),
     "failover": (
         Example("agent_line", "all:!localhost", (False,), CONFIG),

@@ -15,7 +15,7 @@ import typing as t
 
 import pytest
 
-from ansible_collections.hms.postgres.tests.real import examples_site, pgbackrest_site
+from ansible_collections.hms.postgres.tests.real import examples_site, pgbackrest_site, restore_site
 from ansible_collections.hms.postgres.tests.real.backup_site import Keys, keys_in
 from ansible_collections.hms.postgres.tests.real.engine_hosts import Database
 from ansible_collections.hms.postgres.tests.real.engine_site import SETTINGS, EngineSite
@@ -25,6 +25,7 @@ from ansible_collections.hms.postgres.tests.real.lab import (
     OS_USER,
     REPLICATION_PASSWORD,
     VERSION,
+    Instance,
     Lab,
     as_postgres,
     listed_instances,
@@ -32,7 +33,9 @@ from ansible_collections.hms.postgres.tests.real.lab import (
     run,
     until,
 )
+from ansible_collections.hms.postgres.tests.real.restore_site import RestoreSite
 from ansible_collections.hms.postgres.tests.real.s3_server import S3Server
+from ansible_collections.hms.postgres.tests.real.swap_site import LIVE, SwapSite
 
 pytestmark = pytest.mark.timeout(300)
 PASSPHRASE = "the escrow's own"
@@ -95,6 +98,16 @@ def escrow(keys: Keys) -> pathlib.Path:
     return private
 
 
+def bucket_access(s3_server: S3Server) -> dict[str, str]:
+    """What an environment says of the buckets that an example names."""
+    return {
+        "AWS_ACCESS_KEY_ID": s3_server.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": s3_server.secret_access_key,
+        "AWS_ENDPOINT_URL_S3": s3_server.endpoint_url.replace("localhost", "127.0.0.1"),
+        "AWS_CA_BUNDLE": str(s3_server.ca),
+    }
+
+
 def test_backups(lab: Lab, s3_server: S3Server, tmp_path: pathlib.Path) -> None:
     instance = lab.primary()
     instance.sql("CREATE DATABASE hospital")
@@ -106,7 +119,7 @@ def test_backups(lab: Lab, s3_server: S3Server, tmp_path: pathlib.Path) -> None:
     passphrase.chmod(0o600)
     for bucket in ("hospital-backups", "hospital-staging-backups"):
         s3_server.bucket(bucket)
-    endpoint = s3_server.endpoint_url.replace("localhost", "127.0.0.1")
+    endpoint = bucket_access(s3_server)["AWS_ENDPOINT_URL_S3"]
     policy = {
         "cluster": "hospital",
         "environment": "production",
@@ -138,17 +151,65 @@ def test_backups(lab: Lab, s3_server: S3Server, tmp_path: pathlib.Path) -> None:
             "lab_port": instance.port,
             "lab_state": policy["state_dir"],
         }
-        environment = {
-            "AWS_ACCESS_KEY_ID": s3_server.access_key_id,
-            "AWS_SECRET_ACCESS_KEY": s3_server.secret_access_key,
-            "AWS_ENDPOINT_URL_S3": endpoint,
-            "AWS_CA_BUNDLE": str(s3_server.ca),
-        }
         hosts = {"vars": variables, "database": {"db1": {"hms_config_dir": str(config)}}}
-        examples_site.play("backup", tmp_path, hosts, environment)
+        examples_site.play("backup", tmp_path, hosts, bucket_access(s3_server))
     judge_all(tmp_path, "backup")
-    assert len(list(store.rglob("manifest.json"))) == 1
+    kept = [next(path.parent.glob("data.*")).name for path in sorted(store.rglob("manifest.json"))]
+    assert kept == ["data.dump.zst.gpg", "data.tar.zst.gpg"]
+    assert list(staging.iterdir()) == []
     assert len(list((s3_server.data / "hospital-backups").rglob("verification.json"))) == 1
+
+
+APPOINTMENTS = "CREATE TABLE appointments AS SELECT 'Ada Byron'::text AS patient, now() AS starts"
+MASK = "UPDATE appointments SET patient = 'nobody';"
+
+
+def put_aside(instance: Instance, days: int) -> str:
+    """A database under the name that a swap so many days ago would have given it."""
+    moment = f"to_char((now() - interval '{days} days') AT TIME ZONE 'UTC', 'YYYYMMDD\"T\"HH24MISS\"Z\"')"
+    name = f"hospital_before_{instance.sql(f'SELECT {moment}')}"
+    instance.sql(f'CREATE DATABASE "{name}"')
+    return name
+
+
+def test_restores(lab: Lab, s3_server: S3Server, tmp_path: pathlib.Path) -> None:
+    production, staging = lab.primary(), lab.primary()
+    production.sql("CREATE DATABASE hospital")
+    production.sql(APPOINTMENTS, dbname="hospital")
+    put_aside(production, 20)
+    younger = put_aside(production, 10)
+    s3_server.bucket("hospital-backups")
+    site = RestoreSite(production, tmp_path / "site")
+    config, mask = tmp_path / "etc", tmp_path / "mask.sql"
+    config.mkdir()
+    mask.write_text(MASK)
+    with keys_in(tmp_path) as keys:
+        encryption = {
+            "recipients": ["escrow@hospital.example"],
+            "key_files": [str(keys.make("escrow@hospital.example"))],
+        }
+        store = {"folder": str(site.store), "s3": s3_server.settings("hospital-backups")}
+        made = site.backup(environment="production", store=store, encryption=encryption).values["backup"]
+        private = keys.home / "escrow-private.asc"
+        private.write_bytes(keys.gpg("--armor", "--export-secret-keys", "escrow@hospital.example"))
+        private.chmod(0o600)
+        policy = {**site.arguments(environment="production", encryption=encryption), "schedule": {}}
+        (config / "backup.json").write_text(json.dumps(policy))
+        (config / "backup.json").chmod(0o600)
+        variables = {"lab_escrow_key": str(private), "lab_backup": made["id"], "lab_mask": str(mask)}
+        elsewhere = {
+            "lab_sockets": str(staging.sockets),
+            "lab_port": staging.port,
+            "lab_state": str(tmp_path / "staging"),
+        }
+        hosts = {"vars": variables, "database": {"db1": {"hms_config_dir": str(config)}, "db2": elsewhere}}
+        examples_site.play("restore", tmp_path, hosts, bucket_access(s3_server))
+    judge_all(tmp_path, "restore")
+    for server, patient in ((production, "Ada Byron"), (staging, "nobody")):
+        (scratch,) = restore_site.scratches(server)
+        assert server.sql("SELECT patient FROM appointments", dbname=scratch) == patient
+    left = production.sql("SELECT datname FROM pg_database WHERE datname LIKE 'hospital%' ORDER BY 1").split()
+    assert left == ["hospital", younger]
 
 
 def test_a_repository(lab: Lab, tmp_path: pathlib.Path) -> None:
@@ -199,9 +260,9 @@ def test_a_point_in_time(lab: Lab, tmp_path: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def engine(lab: Lab) -> t.Iterator[EngineSite]:
+def engine(lab: Lab) -> t.Iterator[SwapSite]:
     """A site, ended before the lab is removed."""
-    site = EngineSite(lab, policy="strict")
+    site = SwapSite(lab, policy="strict")
     try:
         yield site
     finally:
@@ -269,6 +330,13 @@ def test_a_cluster(lab: Lab, tmp_path: pathlib.Path) -> None:
         judge_all(tmp_path, "switchover")
         assert site.primary() is second
         until(lambda: first.streams_from(second), "db1 streams")
+
+        live, restored = site.oid(LIVE), site.make()
+        examples_site.play("swap", tmp_path, hosts, {})
+        judge_all(tmp_path, "swap")
+        assert site.oid(LIVE) == live
+        (after,) = (name for name in site.oids() if name.startswith("hospital_after_"))
+        assert site.oid(after) == restored
 
         let_go(site)
         second.kill()
