@@ -165,10 +165,11 @@ MASK = "UPDATE appointments SET patient = 'nobody';"
 
 
 def put_aside(instance: Instance, days: int) -> str:
-    """A database under the name that a swap so many days ago would have given it."""
+    """A database as a swap so many days ago would have left it."""
     moment = f"to_char((now() - interval '{days} days') AT TIME ZONE 'UTC', 'YYYYMMDD\"T\"HH24MISS\"Z\"')"
     name = f"hospital_before_{instance.sql(f'SELECT {moment}')}"
     instance.sql(f'CREATE DATABASE "{name}"')
+    instance.sql(f"ALTER DATABASE \"{name}\" SET hms.swapped = '20200101T000000Z-swap-3fa9 hospital'")
     return name
 
 

@@ -31,7 +31,7 @@ def before_name(database: str, moment: datetime.datetime) -> str:
 
 
 def put_aside(name: str, database: str) -> datetime.datetime | None:
-    """When `name` was put aside as the old `database`, by a swap or its way back; None when it is nothing of the kind."""
+    """When `name` was put aside as the old `database`, by a swap or its way back; None when it was not."""
     stamp = stamp_of(name, database, "before") or stamp_of(name, database, "after")
     try:
         return datetime.datetime.strptime(stamp, _STAMP).replace(tzinfo=datetime.timezone.utc)
