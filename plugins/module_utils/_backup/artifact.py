@@ -77,7 +77,7 @@ class Artifact:
     def _undo(self, error: BaseException) -> None:
         left = self._place.clear()
         if isinstance(error, HmsError):
-            newest = max((entry.id for known in self._seen.catalogs.values() for entry in known.entries), default="")
+            newest = max((one for known in self._seen.known.values() for one in known), default="")
             told = ["No backup was made; nothing of it is left in the store."]
             if left:
                 told = [f"No backup was made, but {'; '.join(left)} Without a manifest it counts for nothing."]

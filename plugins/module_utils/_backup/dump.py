@@ -54,6 +54,7 @@ class DumpOperation(Operation[Look]):
         plan = self._plan(seen)
         record.put(plan=plan.as_dict(self._wish), warnings=list(plan.warnings))
         refuse(plan)
+        seen.catalogs.clear()  # thousands of backups need memory, and nobody asks until the dump is made
         manifest = Artifact(self._wish, seen, plan, record, self._ports, deadline=self._deadline).make()
         return self._made(seen, plan, manifest), manifest
 
@@ -64,11 +65,11 @@ class DumpOperation(Operation[Look]):
         keeping = record.step(
             "retention",
             "Remove what no rule keeps",
-            lambda: keep(seen.stores, seen.catalogs, manifest, self._wish.retention, seen.clock.now()),
+            lambda: keep(seen.stores, manifest, self._wish.retention, seen.clock.now()),
             lambda done: f"{len(done.removed)} removed, {len(done.kept)} kept",
         )
         record.put(backup=manifest.as_dict(), removed=list(keeping.removed))
         return keeping
 
     def _known(self, seen: Look) -> t.Mapping[str, t.Sequence[str]]:
-        return {name: [entry.id for entry in known.entries] for name, known in seen.catalogs.items()}
+        return seen.known

@@ -13,7 +13,7 @@ import dataclasses
 import datetime
 import typing as t
 
-from .._artifact.catalog import Catalog, Entry
+from .._artifact.catalog import Catalog, Entry, load_store
 from .._artifact.manifest import Manifest, Verification
 from .._errors import HmsError
 from .._store.model import ObjectStore
@@ -34,7 +34,8 @@ class Keeping:
 def with_new(catalog: Catalog, store: str, manifest: Manifest) -> tuple[Entry, ...]:
     """The entries of a store once a backup is among them."""
     proven = () if manifest.verification is None else (manifest.verification,)
-    return (*catalog.entries, Entry(manifest=manifest, store=store, verifications=proven))
+    others = (entry for entry in catalog.entries if entry.id != manifest.id)
+    return (*others, Entry(manifest=manifest, store=store, verifications=proven))
 
 
 def plan_keeping(
@@ -60,15 +61,22 @@ def plan_keeping(
 
 
 def keep(
-    stores: t.Sequence[ObjectStore],
-    catalogs: t.Mapping[str, Catalog],
-    manifest: Manifest,
-    rules: t.Mapping[str, Retention],
-    now: datetime.datetime,
+    stores: t.Sequence[ObjectStore], manifest: Manifest, rules: t.Mapping[str, Retention], now: datetime.datetime
 ) -> Keeping:
-    """Remove what no rule keeps, and debris that is older than a day."""
+    """Remove what no rule keeps, and debris that is older than a day.
+
+    The catalogs are read anew: hours may have gone by, in which something was verified, put on hold or removed.
+    """
+    catalogs: dict[str, Catalog] = {}
+    warnings: list[str] = []
+    for store in stores:
+        try:
+            catalogs[store.name] = load_store(store, manifest.cluster, manifest.database, write_cache=True)
+        except HmsError as error:
+            warnings.append(_untidy(store, error))
+    stores = [store for store in stores if store.name in catalogs]
     planned, plans = plan_keeping(stores, catalogs, manifest, rules, now)
-    warnings = list(planned.warnings)
+    warnings += planned.warnings
     gone: set[tuple[str, str]] = set()
     for store in stores:
         entries = with_new(catalogs[store.name], store.name, manifest)
@@ -79,9 +87,13 @@ def keep(
                 sweep.sweep(store, found)
         except HmsError as error:
             gone |= {(store.name, one) for one in error.details.get("removed", ())}
-            warnings.append(f"The backup is complete, but {store.name} could not be tidied up: {error.message}")
+            warnings.append(_untidy(store, error))
     removed = tuple(one for one in planned.removed if (one["store"], one["id"]) in gone)
     return dataclasses.replace(planned, removed=removed, warnings=tuple(warnings))
+
+
+def _untidy(store: ObjectStore, error: HmsError) -> str:
+    return f"The backup is complete, but {store.name} could not be tidied up: {error.message}"
 
 
 def pretended(wish: Wish, identifier: str, now: str, *, type_: str = "") -> Manifest:

@@ -46,14 +46,20 @@ class Ports:
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """What was seen, and what was opened on the way."""
+    """What was seen, and what was opened on the way.
+
+    Attributes:
+        known: the ids of the backups that there are, by store.
+        catalogs: all that is known of them.
+    """
 
     identifier: str
     clock: ServerClock
     facts: Facts
     session: Session
     stores: tuple[ObjectStore, ...]
-    catalogs: t.Mapping[str, Catalog]
+    known: t.Mapping[str, t.Sequence[str]]
+    catalogs: dict[str, Catalog]
     keyring: Keyring
     warnings: tuple[str, ...] = ()
 
@@ -95,6 +101,7 @@ def look(wish: Wish, ports: Ports, stack: contextlib.ExitStack, *, ephemeral: bo
         facts=seen_facts,
         session=session,
         stores=stores,
+        known={name: [entry.id for entry in known.entries] for name, known in catalogs.items()},
         catalogs=catalogs,
         keyring=keyring,
         warnings=(
