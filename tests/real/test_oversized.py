@@ -14,7 +14,7 @@ import pytest
 
 from ansible_collections.hms.postgres.plugins.module_utils._backup import oversized
 from ansible_collections.hms.postgres.plugins.module_utils._backup.facts import read_relations
-from ansible_collections.hms.postgres.plugins.module_utils._errors import Refused
+from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused
 from ansible_collections.hms.postgres.plugins.module_utils._postgres import ConnectionParams, Session, connect
 from ansible_collections.hms.postgres.tests.real.backup_site import Site
 from ansible_collections.hms.postgres.tests.real.lab import BINARIES, OS_USER, Instance, Lab, as_postgres
@@ -98,7 +98,9 @@ def lockers(instance: Instance) -> None:
     instance.sql("CREATE ROLE lockers LOGIN SUPERUSER")
 
 
-def test_a_dump_that_must_fail_is_refused_before_it_begins(instance: Instance, tmp_path: pathlib.Path) -> None:
+def test_a_dump_that_must_fail_is_refused_before_it_begins(
+    instance: Instance, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     instance.sql("CREATE DATABASE archive")
     instance.sql(
         "CREATE TABLE films (id int, film bytea); ALTER TABLE films ALTER film SET STORAGE EXTERNAL;"
@@ -113,5 +115,13 @@ def test_a_dump_that_must_fail_is_refused_before_it_begins(instance: Instance, t
     where = ("-h", str(instance.sockets), "-p", str(instance.port))
     told = as_postgres(str(BINARIES / "pg_dump"), "-Fc", *where, "-f", "/dev/null", "archive", check=False)
     assert "invalid memory alloc request size" in told
+    with monkeypatch.context() as late:
+        late.setattr(oversized, "warnings", lambda *_args: ())  # as if the row came after the look
+        with pytest.raises(HmsError) as failed:
+            site.backup()
+    assert (failed.value.reason, failed.value.phase) == ("stage_failed", "pg_dump")
+    assert "films" in failed.value.message
+    assert "pgbackrest" in failed.value.next_step
+    assert (site.manifests(), site.loose()) == ([], [])
     assert site.backup(type="schema_only", verify="none").changed
     instance.sql("DROP DATABASE archive")

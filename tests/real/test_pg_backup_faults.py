@@ -489,24 +489,6 @@ def test_the_server_dies_meanwhile(lab: Lab, tmp_path: pathlib.Path) -> None:
     assert (site.manifests(), site.loose()) == ([], [])
 
 
-def test_a_value_that_pg_dump_cannot_write(lab: Lab, tmp_path: pathlib.Path) -> None:
-    """It isn't looked for beforehand, which would mean reading every value; but the message says what it is."""
-    instance = lab.primary()
-    instance.sql("CREATE DATABASE hospital")
-    instance.sql(
-        "CREATE TABLE scans (image bytea); ALTER TABLE scans ALTER image SET STORAGE EXTERNAL;"
-        " INSERT INTO scans SELECT convert_to(repeat('x', 600000000), 'UTF8')",
-        dbname="hospital",
-    )
-    site = Site(instance, tmp_path / "site")
-    with pytest.raises(HmsError) as caught:
-        site.backup()
-    assert (caught.value.reason, caught.value.phase) == ("stage_failed", "pg_dump")
-    assert "scans" in caught.value.message
-    assert "pgbackrest" in caught.value.next_step
-    assert (site.manifests(), site.loose()) == ([], [])
-
-
 class LyingClock(SystemClock):
     """A host's clock that says whatever it was set to."""
 

@@ -197,7 +197,8 @@ class TestDamage:
     def test_a_truncated_file_fails_the_backup_that_needs_it(self, site: Site) -> None:
         twin = site.twin()
         bundle = twin.repo / "backup" / STANZA / twin.info()[0]["label"] / "bundle" / "1"
-        bundle.write_bytes(bundle.read_bytes()[:-5000])
+        # most of what is in it hasn't changed since; of its end alone that can't be said
+        bundle.write_bytes(bundle.read_bytes()[:5000])
         with twin.archiving(site), pytest.raises(HmsError) as failed:
             twin.backup("incremental")
         assert failed.value.reason == "verification_failed"
