@@ -18,7 +18,9 @@ import pytest
 from ansible_collections.hms.postgres.plugins.module_utils._artifact import pgbackrest_verify
 from ansible_collections.hms.postgres.plugins.module_utils._backup import pgbackrest_engine, pgbackrest_retention
 from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
+from ansible_collections.hms.postgres.plugins.module_utils._cluster import facts
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused
+from ansible_collections.hms.postgres.plugins.module_utils._postgres import ConnectionParams, connect
 from ansible_collections.hms.postgres.plugins.module_utils._record import is_id
 from ansible_collections.hms.postgres.tests.real.lab import OS_USER, Lab, process_alive, run, until
 from ansible_collections.hms.postgres.tests.real.pgbackrest_site import (
@@ -166,6 +168,19 @@ class TestRefusals:
             twin.listed()
         assert refused.value.reason == "repository_unreadable"
         assert "not the one" not in str(refused.value.as_dict())
+
+
+def test_a_backup_that_runs_is_seen_before_a_switchover_would_cut_it(site: Site) -> None:
+    twin = site.twin()
+    params = ConnectionParams(host=str(site.instance.sockets), port=site.instance.port)
+    session = connect(params, os_user=OS_USER)
+    argv = ["pgbackrest", f"--config={twin.config}", f"--stanza={STANZA}", "--type=full", "--no-start-fast", "backup"]
+    with twin.archiving(site), subprocess.Popen(["runuser", "-u", OS_USER, "--", *argv], cwd="/") as program:
+        until(lambda: session.rows(facts.COUNTS)[0][0] == 1, "its session is seen")
+        session.execute("CHECKPOINT")
+        assert program.wait(timeout=120) == 0
+    assert session.rows(facts.COUNTS)[0][0] == 0
+    session.close()
 
 
 class TestDamage:

@@ -94,8 +94,10 @@ SELECT pid, coalesce(usename, ''), application_name, state,
  ORDER BY xact_start LIMIT 50
 """
 
-_COUNTS = """
-SELECT (SELECT count(*) FROM pg_catalog.pg_stat_progress_basebackup)::int,
+COUNTS = """
+SELECT ((SELECT count(*) FROM pg_catalog.pg_stat_progress_basebackup) + (
+            SELECT count(*) FROM pg_catalog.pg_stat_activity
+             WHERE backend_type = 'client backend' AND application_name = 'pgBackRest [backup]'))::int,
        (SELECT count(*) FROM pg_catalog.pg_prepared_xacts)::int,
        (SELECT pg_catalog.json_object_agg(address, sessions) FROM (
             SELECT pg_catalog.host(client_addr) AS address, count(*) AS sessions FROM pg_catalog.pg_stat_activity
@@ -254,7 +256,7 @@ def _replication(session: Session) -> dict[str, t.Any]:
 
 
 def _activity(session: Session) -> dict[str, t.Any]:
-    counts = session.row(_COUNTS) or (0, 0, None)
+    counts = session.row(COUNTS) or (0, 0, None)
     return {
         "busy": tuple(Busy(row[0], row[1], row[2] or "", row[3] or "", row[4]) for row in session.rows(_BUSY)),
         "backups_running": counts[0],

@@ -17,6 +17,8 @@ from .plan import Refusal, Request, leader
 
 STALE_MESSAGE = 10.0
 """Seconds without a word from the upstream after which a receiver doesn't count as streaming."""
+ARCHIVED_SOON = 2
+"""WAL segments that may wait for the archiver: it has them within moments."""
 
 
 def for_switchover(facts: ClusterFacts, request: Request) -> list[Refusal]:
@@ -178,6 +180,13 @@ def _quiet(primary: MemberFacts, request: Request) -> list[Refusal]:
     if primary.backups_running:
         text = f"{primary.backups_running} base backups are being taken from {primary.name}; they would be cut."
         found.append(Refusal("backup_running", text, "Wait until they are done."))
+    if primary.ready_segments > ARCHIVED_SOON:
+        text = (
+            f"{primary.ready_segments} WAL segments of {primary.name} wait to be archived. A new primary archives none "
+            "of what it got by streaming, so recovery to a point in time would end where they are missing."
+        )
+        step = "Bring the archive back and wait; or override, and make a full backup right after."
+        found.append(Refusal("archive_behind", text, step))
     old = [busy for busy in primary.busy if busy.age > request.hold_seconds]
     if old:
         one = old[0]

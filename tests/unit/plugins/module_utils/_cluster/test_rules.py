@@ -94,6 +94,7 @@ SWITCHOVER: dict[str, tuple[ClusterFacts, Request, str, bool]] = {
         "candidate_behind",
         True,
     ),
+    "the archive is behind": (cluster(primary(ready_segments=3), standby()), switchover(), "archive_behind", True),
     "a backup runs": (cluster(primary(backups_running=1), standby()), switchover(), "backup_running", True),
     "a transaction is older than clients may wait": (
         cluster(primary(busy=(Busy(7, "app", "batch", "idle in transaction", 90.0),)), standby()),
