@@ -68,7 +68,7 @@ from ansible.errors import AnsibleFilterError
 from ansible.module_utils.parsing.convert_bool import boolean
 
 _SHARED = ("schedule", "notify", "metrics")
-_OWN = ("cron", "run_on", "max_age", "enabled", "watch")
+_OWN = ("cron", "run_on", "max_age", "restored_within", "enabled", "watch")
 _TYPES = ("full", "schema_only", "data_only", "differential", "incremental")
 _PHYSICAL = ("differential", "incremental")
 _METHODS = ("zstd", "gzip", "lz4", "none")

@@ -196,6 +196,11 @@ backups:
       returned: success
       type: dict
       sample: {level: read, ok: true, at: '2026-11-22T02:01:00.000Z', seconds: 2.1}
+    restored_at:
+      description: When a restore drill brought it back last, null where none did or where it was found bad since.
+      returned: success
+      type: str
+      sample: '2026-11-22T03:10:00.000Z'
     copies:
       description: The stores that hold it.
       returned: success

@@ -116,6 +116,13 @@ SCENES: dict[str, tuple[Example, ...]] = {
         Example("pg_restore_safe", "db1", (True, True), {**CONFIG, **RESTORE}, only=(0, 1)),
         Example("pg_restore_safe", "db2", (True,), RESTORE, {"pg_restore_safe": DATABASE}, only=(2,)),
         Example("pg_restore_cleanup", "db1", (True, True), CONFIG),
+        Example(
+            "pg_restore_drill",
+            "db1",
+            (True, True, False),
+            {**CONFIG, "/run/keys/escrow.asc": "{{ lab_escrow_key }}"},
+            {"pg_restore_drill": {"directory": "{{ lab_drill }}"}},
+        ),
     ),
     "repository": (
         Example(

@@ -78,7 +78,7 @@ class RestoreSite(Site):
             return error
         raise AssertionError(f"it was not refused: {done.values}")
 
-    def start_restore(self, **changes: t.Any) -> subprocess.Popen[bytes]:
+    def start_restore(self, *, module: str = "pg_restore_safe", **changes: t.Any) -> subprocess.Popen[bytes]:
         """Run the module in a process of its own, as Ansible would."""
         arguments = json.dumps({"ANSIBLE_MODULE_ARGS": self.order(**changes)}).encode()
         reader, writer = os.pipe()
@@ -86,7 +86,7 @@ class RestoreSite(Site):
         os.close(writer)
         with open(self.folder / "module.out", "wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "ansible_collections.hms.postgres.plugins.modules.pg_restore_safe"],
+                [sys.executable, "-m", f"ansible_collections.hms.postgres.plugins.modules.{module}"],
                 stdin=reader,
                 stdout=output,
                 stderr=subprocess.STDOUT,

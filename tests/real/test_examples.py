@@ -198,6 +198,7 @@ def test_restores(lab: Lab, s3_server: S3Server, tmp_path: pathlib.Path) -> None
         (config / "backup.json").write_text(json.dumps(policy))
         (config / "backup.json").chmod(0o600)
         variables = {"lab_escrow_key": str(private), "lab_backup": made["id"], "lab_mask": str(mask)}
+        variables["lab_drill"] = str(production.folder / "drill")
         elsewhere = {
             "lab_sockets": str(staging.sockets),
             "lab_port": staging.port,
@@ -206,6 +207,9 @@ def test_restores(lab: Lab, s3_server: S3Server, tmp_path: pathlib.Path) -> None
         hosts = {"vars": variables, "database": {"db1": {"hms_config_dir": str(config)}, "db2": elsewhere}}
         examples_site.play("restore", tmp_path, hosts, bucket_access(s3_server))
     judge_all(tmp_path, "restore")
+    (proof,) = json.loads((site.members(made["id"]) / "verification.json").read_text())["verifications"]
+    assert (proof["level"], proof["ok"]) == ("restored", True)
+    assert not (production.folder / "drill").exists()
     for server, patient in ((production, "Ada Byron"), (staging, "nobody")):
         (scratch,) = restore_site.scratches(server)
         assert server.sql("SELECT patient FROM appointments", dbname=scratch) == patient

@@ -21,11 +21,21 @@ from .._errors import HmsError
 from .._record import is_id
 from .._store.model import ObjectStore, StoredObject
 from . import catalog_cache
-from .catalog_parse import Pool, history_from_bytes, manifest_from_bytes, short, verifications_from
+from .catalog_parse import (
+    Pool,
+    history_from_bytes,
+    history_to_bytes,
+    manifest_from_bytes,
+    short,
+    verifications_from,
+)
 from .manifest import CATALOG, MANIFEST, VERIFICATION, Manifest, Verification, key_part
 
 HOLD = "hold.json"
 """An object of this name in a backup's folder is a legal hold: nothing removes that backup while it is there."""
+
+RESTORED = ("deep", "restored")
+"""Levels of a verification at which the backup was restored: beside the live database, or by a restore drill."""
 
 WORKERS = 16
 MANIFEST_LIMIT = 16 * 1024 * 1024
@@ -97,10 +107,10 @@ class Entry:
         """
         best, restore_failed = None, False
         for found in self.verifications:
-            deep = found.level == "deep"
+            deep = found.level in RESTORED
             if not found.ok:
                 best, restore_failed = None, restore_failed or deep
-            elif not found.partial and (deep or not (restore_failed or (best is not None and best.level == "deep"))):
+            elif not found.partial and (deep or not (restore_failed or (best is not None and best.level in RESTORED))):
                 best, restore_failed = found, False
         return best
 
@@ -108,6 +118,14 @@ class Entry:
     def verified(self) -> bool:
         """Whether it was proven, and nothing later spoke against it."""
         return self.proof is not None
+
+    @property
+    def restored(self) -> Verification | None:
+        """The newest restore drill that it came through, where nothing later spoke against it."""
+        newest = None
+        for found in self.verifications:
+            newest = found if found.ok and found.level == "restored" else newest if found.ok else None
+        return newest
 
     @property
     def bad(self) -> bool:
@@ -214,6 +232,12 @@ def read_manifest(store: ObjectStore, entry: Entry) -> Manifest:
     if isinstance(found, str):
         raise HmsError(f"{key} in {store.name} {found}.", reason="garbled", next_step="Use another backup.")
     return found
+
+
+def note_verification(store: ObjectStore, entry: Entry, manifest: Manifest, found: Verification) -> None:
+    """Write the result of a later verification beside a backup; the one made with it stays in its manifest."""
+    later = entry.verifications[1:] if manifest.verification is not None else entry.verifications
+    store.put(manifest.key(VERIFICATION), history_to_bytes(entry.id, [*later, found]), replace=True)
 
 
 def _sorted(entries: t.Iterable[Entry]) -> tuple[Entry, ...]:

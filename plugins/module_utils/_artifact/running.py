@@ -25,6 +25,13 @@ class Terminated(BaseException):
         super().__init__(signal.Signals(number).name)
 
 
+def was_ended(error: BaseException | None) -> bool:
+    """Whether a failure came of being told to end: cleaning up may fail as well, and its error then stands first."""
+    while error is not None and not isinstance(error, (Terminated, KeyboardInterrupt)):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 @contextlib.contextmanager
 def ending_properly(what: str, state: str) -> t.Iterator[None]:
     """Turn SIGTERM and SIGHUP into an exception, once: what is being cleaned up after the first is left to end."""

@@ -135,6 +135,7 @@ def describe(copies: t.Sequence[Entry], window: wal.Window | None, now: datetime
         "verified": best.verified,
         "proof": dataclasses.asdict(proof) if proof else None,
         "verification": dataclasses.asdict(newest) if newest else None,
+        "restored_at": max((entry.restored.at for entry in copies if entry.restored), default=None),
         "copies": [_copy(entry) for entry in copies],
         "locked_until": made.expires_locked,
         "held": any(entry.held for entry in copies),

@@ -15,7 +15,7 @@ import typing as t
 
 from .._artifact.catalog import Entry
 from .._artifact.sources import look
-from .._clock import Clock
+from .._clock import Clock, parse_iso
 from .._command import CommandRunner
 from .._errors import HmsError
 from .._files import read_bytes
@@ -181,6 +181,11 @@ def catalog_values(job: Job, entries: t.Sequence[Entry], now: float) -> dict[str
     ]
     good = AS_GOOD_AS.get(job.wish.type, frozenset({job.wish.type}))
     alike = [entry for entry in entries if entry.manifest.engine == job.wish.engine and entry.manifest.type in good]
+    if job.restored_within is not None:
+        values["hms_backup_restored_within_seconds"] = job.restored_within
+    drills = [parse_iso(entry.restored.at).timestamp() for entry in own if entry.restored]
+    if drills:
+        values["hms_backup_last_restored_timestamp_seconds"] = max(drills)
     values["hms_backup_count"] = float(len({entry.id for entry in own}))
     if own:
         newest = max(own, key=lambda entry: (entry.moment, entry.verified))

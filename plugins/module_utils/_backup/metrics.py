@@ -26,6 +26,8 @@ KNOWN: dict[str, str] = {
     "hms_backup_last_verified_timestamp_seconds": "When the newest verified backup in the catalog was made.",
     "hms_backup_age_seconds": "Age of the newest verified backup when this file was written.",
     "hms_backup_max_age_seconds": "How old the newest verified backup may be by the policy.",
+    "hms_backup_last_restored_timestamp_seconds": "When a restore drill brought a backup of the job back last.",
+    "hms_backup_restored_within_seconds": "How long ago that may be by the policy.",
     "hms_backup_size_bytes": "Bytes that the newest backup takes in the store.",
     "hms_backup_duration_seconds": "How long the newest backup took.",
     "hms_backup_verified": "1 when the newest backup was proven readable, 0 when it was not.",

@@ -33,7 +33,7 @@ from .wishes import wish_from
 
 FILE_NAME = "backup.json"
 
-_OWN = {"cron", "run_on", "max_age", "enabled", "watch"}
+_OWN = {"cron", "run_on", "max_age", "restored_within", "enabled", "watch"}
 _SHARED = {"schedule", "notify", "metrics"}
 _RUN_ON = ("primary", "standby", "any")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
@@ -51,6 +51,8 @@ class Job:
         cron: when; '' for a job that only people start.
         run_on: whose turn it is: the primary's, a standby's, everybody's.
         max_age: seconds that the newest verified backup may be old; None asks for nothing.
+        restored_within: seconds within which a restore drill must have brought one of its backups back; None asks for
+            no drill.
         watch: whether hosts whose turn it isn't see to it that there is a young backup: they can where all hosts
             share the store, which is taken for granted of a bucket only.
     """
@@ -61,6 +63,7 @@ class Job:
     run_on: str = "primary"
     max_age: float | None = None
     watch: bool = False
+    restored_within: float | None = None
 
     def as_dict(self) -> dict[str, t.Any]:
         """What readers of a catalog need of it; nothing that could be a secret."""
@@ -73,6 +76,7 @@ class Job:
             "cron": self.cron,
             "run_on": self.run_on,
             "max_age": self.max_age,
+            "restored_within": self.restored_within,
             "watch": self.watch,
         }
 
@@ -151,7 +155,9 @@ def _job(name: str, data: t.Mapping[str, t.Any], base: t.Mapping[str, t.Any]) ->
     cron = data.get("cron") or ""
     try:
         gap = parse_cron(str(cron)).longest_gap() if cron else None
-        max_age = _age(data["max_age"]) if data.get("max_age") is not None else _usual_age(gap)
+        max_age = _age("max_age", data["max_age"]) if data.get("max_age") is not None else _usual_age(gap)
+        drilled = data.get("restored_within")
+        restored_within = None if drilled is None else _age("restored_within", drilled)
         wish = wish_from({**base, **{key: value for key, value in data.items() if key not in _OWN}})
         check_retention(wish)
     except (HmsError, ValueError) as error:
@@ -164,15 +170,22 @@ def _job(name: str, data: t.Mapping[str, t.Any], base: t.Mapping[str, t.Any]) ->
     watch = data.get("watch", any(isinstance(spec, S3Spec) for spec in wish.stores))
     if not isinstance(watch, bool):
         raise bad_config(f"schedule.{name}: watch must be true or false.")
-    return Job(name, wish, str(cron), run_on, max_age, watch)
+    _check_drilled(name, wish, restored_within)
+    return Job(name, wish, str(cron), run_on, max_age, watch, restored_within)
 
 
-def _age(value: t.Any) -> float:
+def _check_drilled(name: str, wish: Wish, restored_within: float | None) -> None:
+    """Refuse to demand what no drill can give."""
+    if restored_within is not None and (wish.engine, wish.type) != ("pg_dump", "full"):
+        raise bad_config(f"schedule.{name}: restored_within is for full backups by pg_dump: the drill restores those.")
+
+
+def _age(name: str, value: t.Any) -> float:
     """Seconds, from a number or from ``90m``, ``26h``, ``8d``, ``2w``."""
     match = _AGE.fullmatch(str(value).strip())
     seconds = float(match["amount"]) * _SECONDS[match["unit"]] if match else 0.0
     if isinstance(value, bool) or seconds <= 0:
-        raise ValueError(f"max_age is {value!r}; it is a number of seconds, or like 90m, 26h, 8d, 2w")
+        raise ValueError(f"{name} is {value!r}; it is a number of seconds, or like 90m, 26h, 8d, 2w")
     return seconds
 
 

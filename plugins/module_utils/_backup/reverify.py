@@ -17,11 +17,10 @@ import time
 import typing as t
 
 from .._artifact import pgbackrest_settings, pgbackrest_verify
-from .._artifact.catalog import Entry, Problem, read_manifest
-from .._artifact.catalog_parse import history_to_bytes
+from .._artifact.catalog import Entry, Problem, note_verification, read_manifest
 from .._artifact.clients import find_clients
 from .._artifact.keys import Keyring, reading_keyring
-from .._artifact.manifest import VERIFICATION, Manifest, Verification, key_part
+from .._artifact.manifest import Manifest, Verification, key_part
 from .._artifact.model import Encryption
 from .._artifact.options import connection_from, encryption_from
 from .._artifact.sources import KINDS, Sources, look, of_params
@@ -236,8 +235,7 @@ class Prover:
             store.check()
         if self._order.level == "deep" and found.ok:
             found = self._restore(store, manifest, ring, found)
-        later = entry.verifications[1:] if manifest.verification is not None else entry.verifications
-        store.put(manifest.key(VERIFICATION), history_to_bytes(entry.id, [*later, found]), replace=True)
+        note_verification(store, entry, manifest, found)
         self._take(entry, found)
 
     def _restore(self, store: ObjectStore, manifest: Manifest, ring: Keyring, read: Verification) -> Verification:

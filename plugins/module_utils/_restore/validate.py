@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import typing as t
 
@@ -168,8 +169,12 @@ def ask(session: Session, assertions: t.Sequence[Assertion]) -> list[Check]:
             detail = f"answers {answer}" if ok else f"answers {answer} in place of {text_of(assertion.expect)}"
         except HmsError as error:
             ok, detail = False, error.message
-        finally:
-            session.execute("ROLLBACK")
+        except BaseException:
+            # told to end: the answer to this must not take the place of that
+            with contextlib.suppress(HmsError):
+                session.execute("ROLLBACK")
+            raise
+        session.execute("ROLLBACK")
         made.append(Check(assertion.name, ok, detail))
     return made
 

@@ -115,7 +115,9 @@ def _jobs(answered: Seen) -> list[str]:
 def _job(job: Data, verdict: Data) -> tuple[str, ...]:
     age, allowed = number(verdict.get("age")), number(job.get("max_age"))
     newest = "none" if verdict else _NONE
-    state = {True: "ok", False: "TOO OLD" if age is not None else "NEVER", None: _NONE}[flag(verdict.get("ok"))]
+    young = job.get("restored_within") is not None and (allowed is None or (age is not None and 0 <= age <= allowed))
+    late = "NO DRILL" if young else "TOO OLD" if age is not None else "NEVER"
+    state = {True: "ok", False: late, None: _NONE}[flag(verdict.get("ok"))]
     return (
         text(job.get("name")),
         text(job.get("type")),

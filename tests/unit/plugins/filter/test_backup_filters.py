@@ -16,6 +16,7 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.hms.postgres.plugins.filter.backup_plan import backup_plan
 from ansible_collections.hms.postgres.plugins.filter.backup_text import backup_text
 from ansible_collections.hms.postgres.plugins.filter.backups_report import backups_report
+from ansible_collections.hms.postgres.plugins.filter.drill_report import drill_report
 from ansible_collections.hms.postgres.plugins.filter.verify_report import verify_report
 
 AT = "2026-11-22T02:00:00.000Z"
@@ -218,6 +219,39 @@ def test_what_a_verification_came_to() -> None:
     ]
     with pytest.raises(AnsibleFilterError, match="db9 is no host"):
         verify_report(["db9"], {})
+
+
+def test_what_a_drill_came_to() -> None:
+    good = {
+        "database": "hospital",
+        "id": "X",
+        "ok": True,
+        "seconds": {"load": 41.2, "analyze": 2.2, "validate": 3.0, "assertions": 0.5},
+        "restore_seconds": 47.1,
+        "bytes_per_second": 2 * 1024 * 1024,
+        "projected_rto_seconds": 48.6,
+    }
+    bad = {
+        "database": "archive",
+        "id": "Y",
+        "ok": False,
+        "seconds": {},
+        "restore_seconds": 1.0,
+        "problems": ["damaged"],
+    }
+    failed = drill_report(
+        {"msg": "Y did not", "reason": "drill_failed", "details": {"results": [good, bad], "record": "/r"}}
+    )
+    assert [line.split()[:3] for line in failed[1:3]] == [["hospital", "X", "yes"], ["archive", "Y", "NO"]]
+    assert "3.50 s" in failed[1]
+    assert failed[3:] == ["Y: damaged", "Record: /r"]
+    planned = {"database": "hospital", "id": "X", "store": "/srv", "bytes": 1, "database_bytes": 2, "version": 15}
+    (_head, line, told) = drill_report({"results": [], "planned": [{**planned, "problem": "no server"}]})
+    assert line.split()[:3] == ["hospital", "X", "/srv"]
+    assert told == "X: no server"
+    assert drill_report({"msg": "There is no backup."}) == ["There is no backup."]
+    with pytest.raises(AnsibleFilterError, match="drill_report takes"):
+        drill_report([])
 
 
 POLICY: dict[str, t.Any] = {

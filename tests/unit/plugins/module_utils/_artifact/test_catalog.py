@@ -381,7 +381,7 @@ def test_a_history_is_kept_to_its_newest() -> None:
     assert len(json.loads(history_to_bytes("x", history))["verifications"]) == HISTORY
 
 
-READ, DEEP = {"level": "read"}, {"level": "deep"}
+READ, DEEP, DRILLED = {"level": "read"}, {"level": "deep"}, {"level": "restored"}
 PARTIAL = {"level": "read", "partial": "no private key"}
 FAILED, DEEP_FAILED = {"level": "read", "ok": False}, {"level": "deep", "ok": False}
 
@@ -400,6 +400,9 @@ FAILED, DEEP_FAILED = {"level": "read", "ok": False}, {"level": "deep", "ok": Fa
         ([READ, FAILED, READ], "read", False),
         ([READ, DEEP_FAILED, READ], "", True),
         ([READ, DEEP_FAILED, DEEP], "deep", False),
+        ([DRILLED, READ], "restored", False),
+        ([DEEP, DRILLED], "restored", False),
+        ([DRILLED, DEEP_FAILED, READ], "", True),
     ],
 )
 def test_what_still_counts(history: list[dict[str, t.Any]], level: str, bad: bool) -> None:
@@ -408,6 +411,24 @@ def test_what_still_counts(history: list[dict[str, t.Any]], level: str, bad: boo
     assert found.verified is bool(level)
     assert (found.proof.level if found.proof else "") == level
     assert found.bad is bad
+
+
+@pytest.mark.parametrize(
+    ("history", "restored"),
+    [
+        ([], False),
+        ([READ, DEEP], False),
+        ([DRILLED, READ, DEEP], True),
+        ([DRILLED, FAILED], False),
+        ([DRILLED, FAILED, READ], False),
+        ([DRILLED, FAILED, DRILLED], True),
+    ],
+)
+def test_which_drills_still_count(history: list[dict[str, t.Any]], restored: bool) -> None:
+    made = [proven(ago(days=50 - number), **values) for number, values in enumerate(history)]
+    found = entry(ago(days=60), history=made).restored
+    assert (found is not None) is restored
+    assert found is None or found.level == "restored"
 
 
 def test_members_of_other_roles_are_looked_at_as_well() -> None:

@@ -9,6 +9,7 @@ import typing as t
 import pytest
 
 from ansible_collections.hms.postgres.plugins.module_utils._artifact.catalog import Entry
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.manifest import Verification
 from ansible_collections.hms.postgres.plugins.module_utils._backup.freshness import (
     Demand,
     Freshness,
@@ -95,6 +96,42 @@ def test_a_demand_from_a_job() -> None:
     job = {"name": "daily", "database": "hospital", "engine": "pg_dump", "type": "full", "max_age": 5.0}
     assert Demand.from_dict(job) == Demand("daily", "hospital", "pg_dump", "full", 5.0)
     assert Demand.from_dict({**job, "max_age": None}) is None
+    drilled = Demand("daily", "hospital", "pg_dump", "full", None, 7.0)
+    assert Demand.from_dict({**job, "max_age": None, "restored_within": 7}) == drilled
+
+
+@pytest.mark.parametrize(
+    ("drills", "ok", "told"),
+    [
+        ([], False, "was ever restored by a drill; one within 8 days is demanded (playbooks/restore_drill.yml)."),
+        ([proven(ago(days=3), level="restored")], True, "the last restore drill that passed was 3 days ago."),
+        ([proven(ago(days=9), level="restored")], False, "was 9 days ago; one within 8 days is demanded"),
+        ([proven(ago(days=3), level="deep")], False, "was ever restored by a drill"),
+        ([proven(ago(days=-1), level="restored")], False, "a clock is wrong"),
+        (
+            [proven(ago(days=3), level="restored"), proven(ago(days=1), ok=False)],
+            False,
+            "was ever restored by a drill",
+        ),
+        ([proven(ago(days=3), level="restored"), proven(ago(days=1))], True, "was 3 days ago."),
+    ],
+)
+def test_a_restore_drill_is_demanded(drills: t.Sequence[Verification], ok: bool, told: str) -> None:
+    """Any backup of the job that is still there will do, for the drill takes the newest of its day."""
+    found = verdict([entry(ago(days=10), history=drills), entry(ago(hours=2))], restored_within=8 * 24 * HOUR)
+    assert found.ok is ok
+    assert told in found.what
+    assert found.what.startswith("daily: the newest verified full backup of hospital is 2 h old; 30 h are allowed. ")
+
+
+def test_a_drill_alone_can_be_demanded_and_does_not_excuse_an_old_backup() -> None:
+    drilled = entry(ago(days=3), history=[proven(ago(days=2), level="restored")])
+    old = verdict([drilled], restored_within=8 * 24 * HOUR)
+    assert (old.ok, old.restored_age) == (False, 48 * HOUR)
+    alone = Demand("daily", "hospital", "pg_dump", "full", None, 8 * 24 * HOUR)
+    (found,) = judge([Point.of(drilled)], [alone], NOW)
+    assert (found.ok, found.age) == (True, None)
+    assert found.what == "daily: the last restore drill that passed was 2 days ago."
 
 
 @pytest.mark.parametrize(

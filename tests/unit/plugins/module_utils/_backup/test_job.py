@@ -22,7 +22,13 @@ from ansible_collections.hms.postgres.plugins.module_utils._backup.notify import
 from ansible_collections.hms.postgres.plugins.module_utils._command import SystemRunner
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused
 from ansible_collections.hms.postgres.plugins.module_utils._module import Result
-from ansible_collections.hms.postgres.tests.unit.plugins.module_utils._backup.backups import NOW, ago, entry, manifest
+from ansible_collections.hms.postgres.tests.unit.plugins.module_utils._backup.backups import (
+    NOW,
+    ago,
+    entry,
+    manifest,
+    proven,
+)
 
 S3 = {"s3": {"bucket": "hospital"}}
 
@@ -215,6 +221,14 @@ def test_metrics_keep_what_can_not_be_known_now(monkeypatch: pytest.MonkeyPatch,
     assert values["hms_backup_last_run_success"] == 0
     assert values["hms_backup_age_seconds"] == 3600
     assert "warning: the metrics keep what the catalog held before: no answer" in world.said
+
+
+def test_the_last_drill_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, {"daily": {"restored_within": "8d"}})
+    drilled = entry(ago(days=3), history=[proven(ago(days=2), level="restored")])
+    values = job_report.catalog_values(world.policy.job("daily"), [drilled], 0.0)
+    assert values["hms_backup_restored_within_seconds"] == 8 * 86400
+    assert values["hms_backup_last_restored_timestamp_seconds"] == ago(days=2).timestamp()
 
 
 def test_an_empty_catalog_has_few_metrics(world: World) -> None:

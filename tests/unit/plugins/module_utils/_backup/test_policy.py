@@ -84,7 +84,9 @@ def test_a_job_that_is_switched_off_is_none() -> None:
     [(90, 90.0), ("90", 90.0), ("90m", 5400.0), ("1.5h", 5400.0), ("8 d", 8 * DAY), ("2w", 14 * DAY)],
 )
 def test_ages(value: t.Any, seconds: float) -> None:
-    assert parsed({"daily": {"max_age": value}}).jobs[0].max_age == seconds
+    made = parsed({"daily": {"max_age": value, "restored_within": value}}).jobs[0]
+    assert (made.max_age, made.restored_within) == (seconds, seconds)
+    assert made.as_dict()["restored_within"] == seconds
 
 
 def test_what_others_may_know_of_a_job_holds_no_secret() -> None:
@@ -105,6 +107,8 @@ def test_what_others_may_know_of_a_job_holds_no_secret() -> None:
         ({"daily": {"cron": "0 0 30 2 *"}}, "never comes twice"),
         ({"daily": {"max_age": "soon"}}, "max_age is 'soon'"),
         ({"daily": {"max_age": 0}}, "max_age is 0"),
+        ({"daily": {"restored_within": "often"}}, "restored_within is 'often'"),
+        ({"daily": {"restored_within": "8d", "type": "schema_only"}}, "restored_within is for full backups by pg_dump"),
         ({"daily": {"max_age": True}}, "max_age is True"),
         ({"daily": {"compresion": "zstd"}}, "compresion"),
         ({"daily": {"type": "incremental"}}, "pg_dump makes no 'incremental'"),

@@ -1,0 +1,326 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the hms.postgres authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: pg_restore_drill
+short_description: Restores the newest backups on a throwaway instance, proves and times them, and notes the result
+version_added: 0.1.0
+description:
+  - The newest full backup by pg_dump of each database is restored as M(hms.postgres.pg_restore_safe) would, on an
+    instance that is made for it with initdb and removed afterwards. It is reached by its own socket alone. The
+    servers of the host are not touched, so any host will do that gets at the stores, opens the backups, and has
+    PostgreSQL's server of the same major version installed.
+  - Roles that the original cluster had are made first, without a password and without the right to log in.
+    Then the backup is loaded, counted and checked as for a real restore, and O(assertions) are asked.
+  - The result is written beside the backup, so that M(hms.postgres.pg_backup_info) shows when it was proven
+    restorable. A backup that is damaged counts as verified no more. A failure that may be this host's own, such as a
+    missing extension, is told and not held against the backup.
+  - It tells how long each phase took, and how long a restore of the database as large as it is today would take.
+  - What a killed run left is known by a marker, and removed by the next one.
+  - Backups by pgBackRest are not restored by this module, nor are those by pg_dump in the directory format.
+options:
+  config_directory:
+    description:
+      - The folder on the managed host in which the role hms.postgres.backup keeps C(backup.json).
+        Stores, server and passphrase are then those of the host. Options given here come first.
+      - One of this and O(cluster) is needed.
+    type: path
+  cluster:
+    description: The cluster's name, where O(config_directory) isn't given.
+    type: str
+  environment:
+    description:
+      - The environment of the host on which the drill runs. By default the one of C(backup.json).
+        What was backed up in V(production) is not restored elsewhere without O(allow_phi).
+    type: str
+  databases:
+    description: Only the backups of these. By default those of every database that has any.
+    type: list
+    elements: str
+    default: []
+  jobs:
+    description:
+      - How many jobs restore. With more than one the decrypted archive is staged in O(directory), in a file without a
+        name.
+    type: int
+    default: 1
+  assertions:
+    description: Questions to the restored databases. They are asked in a transaction that only reads.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: What it is about.
+        type: str
+        required: true
+      database:
+        description: The database that is asked. By default each.
+        type: str
+      sql:
+        description: The question. The first column of the first row is the answer.
+        type: str
+        required: true
+      expect:
+        description: The answer that it must give.
+        type: raw
+        default: true
+  allow_phi:
+    description: Whether patients' data from production may come to a host of another environment for the drill.
+    type: bool
+    default: false
+  directory:
+    description:
+      - Where the throwaway instance is made. The folder is its own, is made if it is missing, and is removed at the
+        end. It needs room for the largest of the databases. By default C(/var/lib/postgresql/hms-drill-) and the
+        cluster's name.
+    type: path
+  settings:
+    description:
+      - Settings of the throwaway server, for times like those of the real one. It syncs to disk as that does.
+    type: dict
+    default: {}
+  state_dir:
+    description:
+      - The folder for locks and records on the managed host; by default C(/var/lib/hms-postgres/), cluster.
+    type: path
+  timeout:
+    description: Seconds for the whole.
+    type: float
+    default: 86400.0
+  login_host:
+    description:
+      - The live server's host name or address, or the folder of its socket. It is only asked how large the databases
+        are today. Where it does not answer, the size at the time of the backup is taken.
+    type: str
+  login_port:
+    description: The live server's port.
+    type: int
+  login_user:
+    description: A role that may connect to it.
+    type: str
+  login_password:
+    description: Its password. It is handed on in the environment, never in an argument.
+    type: str
+  login_passfile:
+    description: A password file of libpq's that O(os_user) can read.
+    type: path
+  ssl_mode:
+    description: Whether the connection is encrypted and the server's certificate is checked. Libpq's C(sslmode).
+    type: str
+    choices: [disable, allow, prefer, require, verify-ca, verify-full]
+  ssl_root_cert:
+    description: The certificates of the authorities that the server's certificate is checked against.
+    type: path
+  os_user:
+    description:
+      - The operating system's user that the throwaway server and PostgreSQL's programs run as, by default
+        V(postgres). An empty string means the one that runs the module, which can't be root.
+    type: str
+attributes:
+  check_mode:
+    description: Can run in check_mode and return changed status prediction without modifying target.
+    support: full
+    details:
+      - Says which backups would be restored, and whether the programs for it are there.
+  diff_mode:
+    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
+    support: none
+  idempotent:
+    description: >-
+      When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
+    support: none
+    details:
+      - Each run proves the backups anew and notes when.
+  platform:
+    description: Target OS/families that can be operated against.
+    platforms: posix
+    support: full
+requirements:
+  - psycopg >= 3.1 (Debian's package python3-psycopg)
+  - PostgreSQL's server of the backup's own major version (postgresql-15)
+  - zstd or lz4, and gpg with python-gnupg (python3-gnupg), where the backup needs them
+  - boto3 (python3-boto3) for O(store.s3)
+  - setpriv (util-linux)
+seealso:
+  - module: hms.postgres.pg_restore_safe
+  - module: hms.postgres.pg_backup_verify
+author:
+  - the hms.postgres authors (@hms-postgres)
+extends_documentation_fragment:
+  - hms.postgres.backup_encryption
+  - hms.postgres.backup_store
+"""
+
+EXAMPLES = r"""
+- name: Which backups a drill would restore
+  hms.postgres.pg_restore_drill:
+    config_directory: /etc/hms-postgres/hospital
+  check_mode: true
+
+- name: The newest backups, restored on this host and thrown away
+  hms.postgres.pg_restore_drill:
+    config_directory: /etc/hms-postgres/hospital
+    encryption:
+      key_files: [/run/keys/escrow.asc]
+    assertions:
+      - name: there are appointments of this week
+        database: hospital
+        sql: SELECT count(*) > 0 FROM appointments WHERE starts > now() - interval '7 days'
+    settings:
+      shared_buffers: 256MB
+  register: drill
+
+- name: How long a restore would take today
+  ansible.builtin.debug:
+    msg: "{{ drill.results | map(attribute='projected_rto_seconds') }}"
+"""
+
+RETURN = r"""
+id:
+  description: The id of the drill and of its record.
+  returned: success, null in check mode
+  type: str
+  sample: 20261122T154500Z-drill-3fa9
+results:
+  description:
+    - What came of each backup. On failure they stand in RV(details).
+    - The phase C(load) is fetching, decrypting and restoring together. C(restore_seconds) is everything that a
+      restore takes, and C(projected_rto_seconds) the same in proportion to the size of today.
+    - C(present_bytes) is null where the live server could not be asked.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - database: hospital
+      engine: pg_dump
+      id: 20261122T020000Z-backup-3fa9
+      store: folder:/srv/backups
+      ok: true
+      problems: []
+      reason: ""
+      noted: true
+      seconds: {prepare: 1.9, look: 0.4, create: 0.1, load: 41.2, analyze: 2.2, validate: 3.1, properties: 0.1}
+      restore_seconds: 47.1
+      bytes: 402653184
+      bytes_per_second: 9773135
+      database_bytes: 1736000000
+      present_bytes: 1790000000
+      projected_rto_seconds: 48.6
+      validations: [{name: contents, ok: true, detail: "9 tables, 1845 rows, 5 large objects, as in the manifest"}]
+planned:
+  description: In check mode, what would be restored, with what speaks against it.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - database: hospital
+      id: 20261122T020000Z-backup-3fa9
+      store: folder:/srv/backups
+      bytes: 402653184
+      database_bytes: 1736000000
+      version: 15
+      directory: /var/lib/postgresql/hms-drill-hospital
+      problem: ""
+leftovers:
+  description: Whether an earlier run had left its instance, which was removed.
+  returned: success
+  type: bool
+  sample: false
+record:
+  description: The record's file on the managed host.
+  returned: success, null in check mode
+  type: str
+  sample: /var/lib/hms-postgres/hospital/records/20261122T154500Z-drill-3fa9.json
+reason:
+  description: A word for the kind of failure that programs may switch on.
+  returned: failure
+  type: str
+  sample: drill_failed
+phase:
+  description: The step that failed.
+  returned: failure
+  type: str
+  sample: restore
+state:
+  description: What state the system is in after the failure.
+  returned: failure
+  type: str
+  sample: The databases of this host were not touched. 1 of 2 backups did not come back.
+next_step:
+  description: What to do about the failure.
+  returned: failure
+  type: str
+  sample: Look at the problem, make a new backup, and run the drill again.
+details:
+  description: The results of the drill, and its record, as on success.
+  returned: failure
+  type: dict
+  sample: {id: 20261122T154500Z-drill-3fa9, results: []}
+"""
+
+import dataclasses
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.hms.postgres.plugins.module_utils import _module
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.options import encryption_from
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.sources import of_params
+from ansible_collections.hms.postgres.plugins.module_utils._backup import policy as policies
+from ansible_collections.hms.postgres.plugins.module_utils._backup.policy_sources import of_policy
+from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
+from ansible_collections.hms.postgres.plugins.module_utils._command import SystemRunner
+from ansible_collections.hms.postgres.plugins.module_utils._drill.arguments import DRILL, asked_of, drill, order_from
+from ansible_collections.hms.postgres.plugins.module_utils._drill.model import FORCED, Task
+from ansible_collections.hms.postgres.plugins.module_utils._restore import order as orders
+from ansible_collections.hms.postgres.plugins.module_utils._restore.manager import restore
+
+BY = "module pg_restore_drill"
+
+
+def work(params: dict[str, t.Any], *, check_mode: bool) -> _module.Result:
+    """What rooms may not know of each other is put together here: the host's policy, the restore, the drill."""
+    runner, clock = SystemRunner(), SystemClock()
+    base: t.Mapping[str, t.Any] = {}
+    if params.get("config_directory"):
+        policy = policies.load(params["config_directory"])
+        base, sources = policy.base, of_policy(policy)
+        known = [encryption_from(base.get("encryption")), *(job.wish.encryption for job in policy.jobs)]
+    else:
+        sources, known = of_params(params), []
+
+    def bring_back(task: Task) -> _module.Result:
+        asked = asked_of(params.get("assertions"), task.database)
+        own = {**params, "database": task.database, "confirm": task.database, "assertions": asked}
+        made = dataclasses.replace(
+            orders.order_from(own, base=base, sources=task.sources, known=known),
+            connection=task.connection,
+            backup=task.backup,
+            state_dir=task.state_dir,
+            work_dir=f"{task.state_dir}/restore",
+            allow_other_system=True,
+            force=FORCED,
+            timeout=task.timeout,
+        )
+        return restore(made, check_mode=False, runner=runner, clock=clock, by=BY)
+
+    encryption = orders.opens(params.get("encryption") or {}, known)
+    order = order_from(params, base=base, sources=sources, encryption=encryption)
+    return drill(order, check_mode=check_mode, runner=runner, clock=clock, restore=bring_back, by=BY)
+
+
+def main() -> None:
+    """Read the arguments, do the work, report."""
+    module = AnsibleModule(
+        argument_spec=DRILL, required_one_of=[("config_directory", "cluster")], supports_check_mode=True
+    )
+    _module.run(module, lambda: work(module.params, check_mode=module.check_mode))
+
+
+if __name__ == "__main__":
+    main()

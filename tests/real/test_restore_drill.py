@@ -1,0 +1,349 @@
+# Copyright (c) 2026, the hms.postgres authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Restore drills for real: throwaway instances beside a server that must not notice, damage, kills, leftovers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import typing as t
+
+import pytest
+
+from ansible_collections.hms.postgres.plugins.module_utils._backup.info import info
+from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
+from ansible_collections.hms.postgres.plugins.module_utils._command import SystemRunner
+from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError
+from ansible_collections.hms.postgres.plugins.module_utils._module import Result
+from ansible_collections.hms.postgres.plugins.module_utils._tools.pg_ctl import inhabitants
+from ansible_collections.hms.postgres.plugins.modules import pg_restore_drill
+from ansible_collections.hms.postgres.tests.real import backup_site, restore_site
+from ansible_collections.hms.postgres.tests.real.backup_site import PASSPHRASE, ROWS, odd_database
+from ansible_collections.hms.postgres.tests.real.lab import Instance, Lab, until
+from ansible_collections.hms.postgres.tests.real.restore_site import RestoreSite
+
+ENCRYPTION = {"passphrase": PASSPHRASE}
+PHASES = ["analyze", "create", "load", "look", "prepare", "properties", "validate"]
+
+
+class DrillSite(RestoreSite):
+    """A site whose backups come back on throwaway instances."""
+
+    @property
+    def place(self) -> pathlib.Path:
+        """Where they are made: below the server's folder, which its user gets to."""
+        return self.instance.folder / f"drill-{self.folder.parent.name[-20:]}"
+
+    def order(self, **changes: t.Any) -> dict[str, t.Any]:
+        """The drill's arguments."""
+        # a test has no use for times that a disk would have
+        settings = {"fsync": False, **changes.pop("settings", {})}
+        given = super().order(directory=str(self.place), encryption=ENCRYPTION, settings=settings, **changes)
+        del given["database"]
+        return given
+
+    def drill(self, *, check_mode: bool = False, **changes: t.Any) -> Result:
+        """Drill, in this process."""
+        return pg_restore_drill.work(self.order(**changes), check_mode=check_mode)
+
+    def failed(self, **changes: t.Any) -> HmsError:
+        """Drill, and see it fail."""
+        with pytest.raises(HmsError) as caught:
+            self.drill(**changes)
+        return caught.value
+
+    def noted(self, identifier: str) -> list[dict[str, t.Any]]:
+        """What stands beside a backup, read from its file."""
+        path = self.members(identifier) / "verification.json"
+        if not path.exists():
+            return []
+        found: list[dict[str, t.Any]] = json.loads(path.read_text(encoding="utf-8"))["verifications"]
+        return found
+
+
+@pytest.fixture(scope="module")
+def server(module_lab: Lab) -> Instance:
+    """A server with the odd database, another one, and roles of its own."""
+    instance = module_lab.primary()
+    odd_database(instance)
+    instance.sql('CREATE ROLE keeper; CREATE ROLE "odd ""clerk" LOGIN PASSWORD \'secret\'')
+    instance.sql("ALTER DATABASE hospital OWNER TO keeper")
+    instance.sql('ALTER TABLE patients OWNER TO keeper; GRANT SELECT ON blobs TO "odd ""clerk"', dbname="hospital")
+    instance.sql("CREATE DATABASE second")
+    instance.sql("CREATE TABLE beds AS SELECT generate_series(1, 500) AS id", dbname="second")
+    shutil.chown(instance.folder, "postgres")
+    return instance
+
+
+@pytest.fixture
+def site(server: Instance, tmp_path: pathlib.Path) -> DrillSite:
+    """The databases, and a store of the test's own."""
+    return DrillSite(server, tmp_path / "site")
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(server: Instance, site: DrillSite) -> t.Iterator[None]:
+    """Whatever a test does: no throwaway instance is left, no key, and the server has the databases that it had."""
+    ask = "SELECT string_agg(datname || oid, ',' ORDER BY oid) FROM pg_database"
+    roles = "SELECT string_agg(rolname, ',' ORDER BY oid) FROM pg_roles"
+    before = server.sql(ask), server.sql(roles)
+    yield
+    assert not site.place.exists()
+    assert workers(site.place) == []
+    assert (server.sql(ask), server.sql(roles)) == before
+    assert backup_site.remnants_in_memory(os.getpid()) == []
+
+
+def test_the_newest_backups_come_back_and_it_is_noted(site: DrillSite, server: Instance) -> None:
+    """Each database on an instance of its own, owners and all; the result stands beside the backup, and in the list."""
+    older = site.backup(encryption=ENCRYPTION).values["backup"]
+    made = site.backup(encryption=ENCRYPTION, environment="production").values["backup"]
+    other = site.backup(database="second", encryption=ENCRYPTION, environment="production").values["backup"]
+    server.sql("INSERT INTO blobs SELECT n, repeat('x', 900)::bytea FROM generate_series(1, 3000) n", dbname="hospital")
+    questions = [
+        {"name": "patients", "database": "hospital", "sql": "SELECT count(*) FROM patients", "expect": 1000},
+        {
+            "name": "owner",
+            "database": "hospital",
+            "sql": "SELECT tableowner FROM pg_tables WHERE tablename = 'patients'",
+            "expect": "keeper",
+        },
+        {
+            "name": "logins",
+            "sql": "SELECT count(*) FROM pg_authid WHERE rolcanlogin OR rolpassword IS NOT NULL",
+            "expect": 1,
+        },
+    ]
+    refused = site.failed(assertions=questions, databases=["second"])
+    assert refused.reason == "drill_failed"
+    assert {result["reason"] for result in refused.details["results"]} == {"production_data"}
+    assert (site.noted(made["id"]), site.noted(other["id"])) == ([], [])
+
+    done = site.drill(assertions=questions, allow_phi=True, settings={"shared_buffers": "32MB", "jit": False})
+    first, second = done.values["results"]
+    assert (first["database"], first["id"], first["ok"]) == ("hospital", made["id"], True)
+    assert (second["database"], second["id"], second["ok"]) == ("second", other["id"], True)
+    assert [check["ok"] for check in first["validations"][-3:]] == [True, True, True]
+    assert sorted(first["seconds"]) == sorted([*PHASES, "assertions"])
+    assert first["bytes"] == site.data_file(made["id"]).stat().st_size
+    assert first["bytes_per_second"] == pytest.approx(first["bytes"] / first["seconds"]["load"], rel=0.01)
+    now = int(server.sql("SELECT pg_database_size('hospital')"))
+    assert (first["present_bytes"], first["present_bytes"] > first["database_bytes"]) == (now, True)
+    growth = now / first["database_bytes"]
+    assert first["projected_rto_seconds"] == pytest.approx(first["restore_seconds"] * growth, abs=0.06)
+
+    (proof,) = site.noted(made["id"])
+    assert (proof["level"], proof["ok"], proof["rows_compared"]) == ("restored", True, len(ROWS))
+    assert site.noted(older["id"]) == []
+    record = site.record(done.values["record"])
+    assert record["outcome"]["status"] == "done"
+    assert [step["id"] for step in record["steps"]][:4] == [
+        "prepare hospital",
+        "restore hospital",
+        "remove hospital",
+        "prepare second",
+    ]
+    assert record["results"] == json.loads(json.dumps(done.values["results"]))
+    assert PASSPHRASE not in json.dumps(record)
+    listed = pg_backup_info_of(site)
+    assert {name: bool(found["restored_at"]) for name, found in listed.items()} == {
+        older["id"]: False,
+        made["id"]: True,
+        other["id"]: True,
+    }
+    assert (listed[made["id"]]["restored_at"], listed[made["id"]]["proof"]["level"]) == (proof["at"], "restored")
+
+
+def test_check_mode_says_what_would_come_back(site: DrillSite) -> None:
+    made = site.backup(encryption=ENCRYPTION).values["backup"]
+    found = site.drill(check_mode=True)
+    (planned,) = found.values["planned"]
+    assert (found.changed, found.values["results"], found.values["record"]) == (True, [], None)
+    assert (planned["database"], planned["id"], planned["problem"]) == ("hospital", made["id"], "")
+    assert not list(site.state.glob("records/*-drill-*"))
+    assert site.noted(made["id"]) == []
+
+
+def test_damage_is_told_recorded_and_held_against_the_backup(site: DrillSite) -> None:
+    """The damaged one fails, the other one of the same drill comes back all the same."""
+    broken = site.backup(encryption=ENCRYPTION).values["backup"]
+    whole = site.backup(database="second", encryption=ENCRYPTION).values["backup"]
+    path = site.data_file(broken["id"])
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+    error = site.failed()
+    first, second = error.details["results"]
+    assert (error.reason, first["id"], first["ok"], first["reason"]) == (
+        "drill_failed",
+        broken["id"],
+        False,
+        "artifact_damaged",
+    )
+    assert "SHA-256 differs" in first["problems"][0]
+    assert (second["id"], second["ok"], first["projected_rto_seconds"]) == (whole["id"], True, None)
+    record = site.record(error.details["record"])
+    assert record["outcome"]["status"] == "failed"
+    assert "SHA-256 differs" in record["outcome"]["message"]
+    assert [(one["level"], one["ok"]) for one in site.noted(broken["id"])] == [("restored", False)]
+    listed = pg_backup_info_of(site)
+    assert (listed[broken["id"]]["verified"], listed[broken["id"]]["restored_at"]) == (False, None)
+    assert listed[whole["id"]]["restored_at"]
+
+
+def test_an_answer_that_is_not_the_expected_one_spares_the_backup(site: DrillSite) -> None:
+    """The operator's own question fails the drill; whether the bytes are bad it does not say."""
+    made = site.backup(database="second").values["backup"]
+    error = site.failed(assertions=[{"name": "beds", "sql": "SELECT count(*) FROM beds", "expect": 501}])
+    (result,) = error.details["results"]
+    assert (result["reason"], result["noted"]) == ("validation_failed", False)
+    assert "answers 500 in place of 501" in result["problems"][0]
+    assert site.noted(made["id"]) == []
+    assert pg_backup_info_of(site)[made["id"]]["verified"]
+
+
+def test_what_a_killed_drill_left_goes_with_the_next_one(site: DrillSite) -> None:
+    """SIGKILL while the backup is being proven: the server lives on, and the next run ends and removes it."""
+    made = site.backup(database="second").values["backup"]
+    asleep = [{"name": "asleep", "sql": "SELECT pg_sleep(100) IS NULL"}]
+    process = site.start_restore(module="pg_restore_drill", assertions=asleep)
+    try:
+        until(lambda: b"SELECT" in b"".join(titles(site.place / "data")), "the question is being asked")
+        with pytest.raises(HmsError, match="Another restore drill is at work"):
+            site.drill()
+    finally:
+        restore_site.kill(process)
+    assert inhabitants(str(site.place / "data"))
+    assert site.drill(check_mode=True).values["leftovers"]
+    done = site.drill()
+    assert (done.values["leftovers"], done.values["results"][0]["ok"]) == (True, True)
+    assert [one["ok"] for one in site.noted(made["id"])] == [True]
+    record = site.record(done.values["record"])
+    assert record["steps"][0]["id"] == "leftovers"
+
+
+def test_told_to_end_it_leaves_nothing(site: DrillSite) -> None:
+    site.backup(database="second")
+    process = site.start_restore(
+        module="pg_restore_drill", assertions=[{"name": "asleep", "sql": "SELECT pg_sleep(100) IS NULL"}]
+    )
+    try:
+        until(lambda: b"SELECT" in b"".join(titles(site.place / "data")), "the question is being asked")
+        os.kill(process.pid, signal.SIGTERM)
+        process.wait(30)
+    finally:
+        restore_site.kill(process)
+    assert b'"reason": "interrupted"' in (site.folder / "module.out").read_bytes()
+
+
+def test_a_folder_of_somebody_else_is_refused(site: DrillSite) -> None:
+    site.backup(database="second")
+    site.place.mkdir()
+    (site.place / "letters.txt").write_text("mine")
+    error = site.failed()
+    assert (error.reason, error.state) == ("bad_directory", "Nothing was touched.")
+    assert "letters.txt" in error.message
+    assert (site.place / "letters.txt").read_text() == "mine"
+    shutil.rmtree(site.place)
+
+
+def play(site: DrillSite, *options: str, rc: int = 0, **variables: t.Any) -> str:
+    """Run playbooks/restore_drill.yml on a host with the role's backup.json; what it printed, as one line."""
+    policy = {
+        **{name: site.order()[name] for name in ("cluster", "login_host", "login_port", "state_dir", "store")},
+        "environment": "testing",
+        "database": "second",
+        "schedule": {"daily": {"type": "full", "cron": "0 2 * * *", "restored_within": "8d"}},
+    }
+    (site.folder / "backup.json").write_text(json.dumps(policy))
+    known = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+        "hms_cluster": "hospital",
+        "hms_environment": "testing",
+        "hms_config_dir": str(site.folder),
+    }
+    hosts = {"all": {"vars": known, "children": {"database": {"hosts": {"db1": {}}}}}}
+    (site.folder / "hosts.json").write_text(json.dumps(hosts))
+    program = str(pathlib.Path(sys.executable).with_name("ansible-playbook"))
+    given = json.dumps({"directory": str(site.place), "settings": {"fsync": False}, **variables})
+    done = subprocess.run(
+        [program, "-i", f"{site.folder}/hosts.json", "playbooks/restore_drill.yml", "-e", given, *options],
+        cwd=backup_site.ROOT,
+        env={
+            **os.environ,
+            "ANSIBLE_CONFIG": str(backup_site.ROOT / "ansible.cfg"),
+            "ANSIBLE_NOCOLOR": "1",
+            "LC_ALL": "C.UTF-8",
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == rc, done.stdout + done.stderr
+    return " ".join((done.stdout + done.stderr).split())
+
+
+def test_the_playbook_shows_a_table_and_satisfies_the_policy(site: DrillSite) -> None:
+    """A job that demands a drill is not satisfied by a verified backup before it, and is afterwards."""
+    made = site.backup(database="second").values["backup"]
+    assert "WOULD TAKE" in play(site, "--check")
+    before = fresh(site)
+    assert (before["ok"], before["restored_age"]) == (False, None)
+    assert "was ever restored by a drill" in before["what"]
+    printed = play(site, host="db1")
+    assert f"second {made['id']} yes" in printed
+    assert "AT TODAY'S SIZE" in printed
+    after = fresh(site)
+    assert (after["ok"], after["restored_age"] < 600) == (True, True)
+    path = site.data_file(made["id"])
+    path.write_bytes(path.read_bytes()[:-5] + b"xxxxx")
+    printed = play(site, rc=2)
+    assert f"second {made['id']} NO" in printed
+    assert "1 of 1 backups did not come back" in printed
+    assert not fresh(site)["ok"]
+    assert "host is one of db1" in play(site, rc=2, host="db7")
+
+
+def fresh(site: DrillSite) -> dict[str, t.Any]:
+    """What the policy makes of it."""
+    params = {"config_directory": str(site.folder)}
+    found = info(params, check_mode=True, runner=SystemRunner(), clock=SystemClock())
+    (verdict,) = found.values["freshness"]
+    return dict(verdict)
+
+
+def workers(place: pathlib.Path) -> list[str]:
+    """The processes that work below a folder, also where that was removed under them."""
+    found = []
+    for entry in pathlib.Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            where = os.readlink(entry / "cwd") if entry.name.isdigit() else ""
+            if where.startswith(str(place)):
+                found.append(f"{entry.name} {where}")
+    return found
+
+
+def titles(data: pathlib.Path) -> list[bytes]:
+    """What the processes of a server say that they do."""
+    found = []
+    for pid in inhabitants(str(data)):
+        with contextlib.suppress(OSError):
+            found.append(pathlib.Path(f"/proc/{pid}/cmdline").read_bytes())
+    return found
+
+
+def pg_backup_info_of(site: DrillSite) -> dict[str, dict[str, t.Any]]:
+    """The list of backups, as the module gives it."""
+    params = {"cluster": "hospital", "store": {"folder": str(site.store)}}
+    found = info(params, check_mode=True, runner=SystemRunner(), clock=SystemClock())
+    return {backup["id"]: backup for backup in found.values["backups"]}
