@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -201,7 +202,8 @@ class Child:
 
 def working_at(place: pathlib.Path) -> bool:
     """Whether a pgBackRest restores there."""
-    return bool(run("pgrep", "-f", f"^/usr/bin/pgbackrest .*--pg1-path={place}", check=False).strip())
+    found = run("pgrep", "-af", f"^/usr/bin/pgbackrest .*--pg1-path={place}", check=False)
+    return any(re.search(r"\srestore(:local)?(\s|$)", line) for line in found.splitlines())
 
 
 def test_killed_during_the_restore_it_goes_on(told: Told, side: Recovery) -> None:
