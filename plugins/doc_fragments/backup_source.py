@@ -24,19 +24,6 @@ options:
     description: The role that reads. It needs SELECT on everything; C(pg_read_all_data) is enough.
     type: str
     default: postgres
-  login_password:
-    description: Its password. It is handed on in the environment, never in an argument.
-    type: str
-  login_passfile:
-    description: A password file of libpq's that O(os_user) can read.
-    type: path
-  ssl_mode:
-    description: Whether the connection is encrypted and the server's certificate is checked. Libpq's C(sslmode).
-    type: str
-    choices: [disable, allow, prefer, require, verify-ca, verify-full]
-  ssl_root_cert:
-    description: The certificates of the authorities that the server's certificate is checked against.
-    type: path
   os_user:
     description:
       - The operating system's user that connects and that PostgreSQL's programs run as.

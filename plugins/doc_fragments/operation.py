@@ -12,21 +12,10 @@ class ModuleDocFragment:
 
     DOCUMENTATION = r"""
 options:
-  records_directory:
-    description: The folder on the controller in which the operation's record and report are written.
-    type: path
-    required: true
   confirm:
     description: Must be the cluster's name in production. A wrong name is refused everywhere.
     type: str
     default: ''
-  force:
-    description:
-      - Rules that are overridden, by name, one by one. A refusal says its rule's name.
-      - What was overridden stands in the record.
-    type: list
-    elements: str
-    default: []
   hold_seconds:
     description: Seconds in which every transaction through the bouncers must have come to its end.
     type: float
@@ -45,11 +34,4 @@ attributes:
     support: full
     details:
       - Looks at every host, tries the login path from every bouncer to the candidate, and stops after the plan.
-  diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
-    support: full
-  idempotent:
-    description: >-
-      When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
-    support: full
 """

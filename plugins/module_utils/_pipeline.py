@@ -164,7 +164,8 @@ class _Pump(threading.Thread):
                 if self._see is not None:
                     self._see(data)
                 self._give(data)
-        except BaseException as error:  # noqa: BLE001  whatever it is, the thread that waits for us raises it
+        # An exception ends the thread that it happens in and nothing else: the one that waits for this raises it again.
+        except BaseException as error:  # noqa: BLE001  it is handed over, not swallowed
             self.error = error
         finally:
             self.close()

@@ -155,22 +155,6 @@ options:
     description:
       - The folder for locks and records on the managed host; by default C(/var/lib/hms-postgres/), cluster.
     type: path
-  pgbackrest:
-    description: What O(engine=pgbackrest) needs to know. The repository stands in pgBackRest's own configuration.
-    type: dict
-    suboptions:
-      config:
-        description: The configuration file.
-        type: path
-      stanza:
-        description: The stanza's name; by default the cluster's.
-        type: str
-      os_user:
-        description: The operating system's user that pgBackRest runs as.
-        type: str
-      repo:
-        description: The repository's number.
-        type: int
 attributes:
   check_mode:
     description: Can run in check_mode and return changed status prediction without modifying target.
@@ -208,6 +192,8 @@ extends_documentation_fragment:
   - hms.postgres.backup_source
   - hms.postgres.backup_encryption
   - hms.postgres.backup_store
+  - hms.postgres.connection
+  - hms.postgres.pgbackrest
 """
 
 EXAMPLES = r"""

@@ -34,22 +34,6 @@ options:
   database:
     description: Only the backups of this database. By default those of all.
     type: str
-  pgbackrest:
-    description: The pgBackRest repository to look into, where O(config_directory) isn't given.
-    type: dict
-    suboptions:
-      config:
-        description: The configuration file.
-        type: path
-      stanza:
-        description: The stanza's name; by default the cluster's.
-        type: str
-      os_user:
-        description: The operating system's user that pgBackRest runs as.
-        type: str
-      repo:
-        description: The repository's number.
-        type: int
   gather:
     description:
       - What to look at. V(backups) are the stores and repositories. V(server) is the host's own PostgreSQL, of which
@@ -86,6 +70,7 @@ author:
   - the hms.postgres authors (@hms-postgres)
 extends_documentation_fragment:
   - hms.postgres.backup_store
+  - hms.postgres.pgbackrest
 """
 
 EXAMPLES = r"""

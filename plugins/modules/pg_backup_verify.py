@@ -67,22 +67,6 @@ options:
       passphrase_file:
         description: A file on the managed host that holds the passphrase, and that others can't read.
         type: path
-  pgbackrest:
-    description: The pgBackRest repository to verify, where O(config_directory) isn't given.
-    type: dict
-    suboptions:
-      config:
-        description: The configuration file.
-        type: path
-      stanza:
-        description: The stanza's name; by default the cluster's.
-        type: str
-      os_user:
-        description: The operating system's user that pgBackRest runs as.
-        type: str
-      repo:
-        description: The repository's number.
-        type: int
   login_host:
     description: The server for O(level=deep), its name, its address or the folder of its socket.
     type: str
@@ -138,6 +122,7 @@ author:
   - the hms.postgres authors (@hms-postgres)
 extends_documentation_fragment:
   - hms.postgres.backup_store
+  - hms.postgres.pgbackrest
 """
 
 EXAMPLES = r"""

@@ -26,6 +26,7 @@ description:
     with O(sessions=terminate) they are ended as soon as the standby has replayed the swap.
 extends_documentation_fragment:
   - hms.postgres.site
+  - hms.postgres.recorded
 options:
   database:
     description: The name of the live database, as clients use it.
@@ -78,13 +79,6 @@ options:
     description: Must be the live database's name in production. A wrong name is refused everywhere.
     type: str
     default: ''
-  force:
-    description:
-      - Rules that are overridden, by name, one by one. A refusal says its rule's name.
-      - What was overridden stands in the record.
-    type: list
-    elements: str
-    default: []
   probes:
     description:
       - Whether to write through every process, during the swap and after it. It needs the schema C(hms) that
@@ -92,10 +86,6 @@ options:
       - Which database clients reach is asked through every process in any case.
     type: bool
     default: true
-  records_directory:
-    description: The folder on the controller in which the operation's record and report are written.
-    type: path
-    required: true
 attributes:
   check_mode:
     description: Can run in check_mode and return changed status prediction without modifying target.
@@ -103,13 +93,6 @@ attributes:
     details:
       - Looks at every host and at both databases, and stops after the plan. It says which bouncers would hold their
         clients, which sessions would be ended, and what stands in the way.
-  diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
-    support: full
-  idempotent:
-    description: >-
-      When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
-    support: full
 seealso:
   - module: hms.postgres.pg_switchover
   - module: hms.postgres.pg_objects

@@ -172,22 +172,6 @@ options:
   state_dir:
     description: The folder for the record and the lock; by default C(/var/lib/hms-postgres/) and the cluster's name.
     type: path
-  pgbackrest:
-    description: The pgBackRest repository, where O(config_directory) isn't given.
-    type: dict
-    suboptions:
-      config:
-        description: The configuration file.
-        type: path
-      stanza:
-        description: The stanza's name; by default the cluster's.
-        type: str
-      os_user:
-        description: The operating system's user that pgBackRest runs as.
-        type: str
-      repo:
-        description: The repository's number.
-        type: int
 attributes:
   check_mode:
     description: Can run in check_mode and return changed status prediction without modifying target.
@@ -210,6 +194,8 @@ seealso:
   - module: hms.postgres.pg_backup_info
 author:
   - the hms.postgres authors (@hms-postgres)
+extends_documentation_fragment:
+  - hms.postgres.pgbackrest
 """
 
 EXAMPLES = r"""

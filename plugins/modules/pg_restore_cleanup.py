@@ -61,19 +61,6 @@ options:
   login_user:
     description: A superuser, or the owner of what is dropped.
     type: str
-  login_password:
-    description: Its password.
-    type: str
-  login_passfile:
-    description: A password file of libpq's.
-    type: path
-  ssl_mode:
-    description: Whether the connection is encrypted and the server's certificate is checked. Libpq's C(sslmode).
-    type: str
-    choices: [disable, allow, prefer, require, verify-ca, verify-full]
-  ssl_root_cert:
-    description: The certificates of the authorities that the server's certificate is checked against.
-    type: path
   os_user:
     description:
       - The operating system's user that connects, by default V(postgres).
@@ -104,6 +91,8 @@ seealso:
   - module: hms.postgres.pg_restore_safe
 author:
   - the hms.postgres authors (@hms-postgres)
+extends_documentation_fragment:
+  - hms.postgres.connection
 """
 
 EXAMPLES = r"""

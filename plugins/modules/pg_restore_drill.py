@@ -103,19 +103,6 @@ options:
   login_user:
     description: A role that may connect to it.
     type: str
-  login_password:
-    description: Its password. It is handed on in the environment, never in an argument.
-    type: str
-  login_passfile:
-    description: A password file of libpq's that O(os_user) can read.
-    type: path
-  ssl_mode:
-    description: Whether the connection is encrypted and the server's certificate is checked. Libpq's C(sslmode).
-    type: str
-    choices: [disable, allow, prefer, require, verify-ca, verify-full]
-  ssl_root_cert:
-    description: The certificates of the authorities that the server's certificate is checked against.
-    type: path
   os_user:
     description:
       - The operating system's user that the throwaway server and PostgreSQL's programs run as, by default
@@ -154,6 +141,7 @@ author:
 extends_documentation_fragment:
   - hms.postgres.backup_encryption
   - hms.postgres.backup_store
+  - hms.postgres.connection
 """
 
 EXAMPLES = r"""

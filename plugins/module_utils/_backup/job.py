@@ -181,7 +181,8 @@ def _guarded(command: str, work: t.Callable[[Say], int]) -> int:
     except HmsError as error:
         say(f"FAILED. {error.full_text()}")
         return exit_code(error)
-    except Exception as error:  # noqa: BLE001  a defect must be said aloud as well; cron would only mail it
+    # A defect must be said aloud as well, with the exit code that the schedule knows: cron would only mail the stack.
+    except Exception as error:  # noqa: BLE001  a defect has any type
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{os.path.basename(frame.filename)}:{frame.lineno}"
         say(f"FAILED at {where}, which cannot be: {type(error).__name__}: {error}. Report this as a defect.")

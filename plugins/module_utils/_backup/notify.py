@@ -269,7 +269,8 @@ def _try(job: t.Callable[[], None]) -> str:
             problem = str(error)
             if error.final:
                 break
-        except Exception as error:  # noqa: BLE001  whatever it is, the backup is not its fault
+        # A notification that fails in a way nobody thought of is told as one; the backup that it is about stands.
+        except Exception as error:  # noqa: BLE001  a defect has any type
             return f"{type(error).__name__} while it was sent."
         else:
             return ""

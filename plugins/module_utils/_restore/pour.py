@@ -136,19 +136,20 @@ class Pourer:
 
     def staged(self, member: Member, folder: str) -> t.IO[bytes]:
         """A member, decrypted and decompressed, in a file without a name: it is gone when we are, however we end."""
-        try:
-            os.makedirs(folder, mode=0o700, exist_ok=True)
-            target = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  its user closes it
-        except OSError as error:
-            raise _no_room(folder, error) from error
-
-        def sink(data: bytes) -> None:
+        with contextlib.ExitStack() as unfinished:
             try:
-                target.write(data)
+                os.makedirs(folder, mode=0o700, exist_ok=True)
+                target = unfinished.enter_context(tempfile.TemporaryFile(dir=folder))
             except OSError as error:
                 raise _no_room(folder, error) from error
+            unfinished.callback(_close, target)
 
-        try:
+            def sink(data: bytes) -> None:
+                try:
+                    target.write(data)
+                except OSError as error:
+                    raise _no_room(folder, error) from error
+
             if self.os_user is not None:
                 os.fchown(target.fileno(), pwd.getpwnam(self.os_user).pw_uid, -1)
             self.pour(member, what="Staging the archive", sink=sink)
@@ -156,11 +157,9 @@ class Pourer:
                 target.flush()
             except OSError as error:
                 raise _no_room(folder, error) from error
-        except BaseException:
-            _close(target)
-            raise
-        target.seek(0)
-        return target
+            target.seek(0)
+            unfinished.pop_all()  # whoever asked for it closes it
+            return target
 
 
 def _close(target: t.IO[bytes]) -> None:

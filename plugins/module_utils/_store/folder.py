@@ -61,10 +61,11 @@ class FolderStore:
         self,
         key: str,
         *,
-        size_hint: int | None = None,  # noqa: ARG002  the protocol's: a file needs no sizes of parts
-        lock_until: datetime.datetime | None = None,  # noqa: ARG002  the protocol's: folders can't lock
+        size_hint: int | None = None,
+        lock_until: datetime.datetime | None = None,
     ) -> FolderWriter:
-        """Start an object."""
+        """Start an object. A file needs no sizes of parts, and folders can't lock: the bucket's options do nothing."""
+        del size_hint, lock_until
         return FolderWriter(self._root, common.check_key(key))
 
     def put(
@@ -73,9 +74,10 @@ class FolderStore:
         data: bytes,
         *,
         replace: bool = False,
-        lock_until: datetime.datetime | None = None,  # noqa: ARG002  the protocol's: folders can't lock
+        lock_until: datetime.datetime | None = None,
     ) -> None:
-        """Store a small object at once."""
+        """Store a small object at once; folders can't lock it."""
+        del lock_until
         writer = FolderWriter(self._root, common.check_key(key), replace=replace)
         writer.write(data)
         writer.commit()
