@@ -2,7 +2,7 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What every operation on a host has around it: ended properly, with the right user's rights. PRIVATE."""
+"""What an operation on a host has around it: one at a time, ended properly, with the right user's rights. PRIVATE."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ import signal
 import threading
 import typing as t
 
+from .._clock import Clock, iso
 from .._errors import HmsError, Refused
+from .._files import HeldLock
+from .manifest import key_part
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 
@@ -59,6 +62,68 @@ def ending_properly(what: str, state: str) -> t.Iterator[None]:
             signal.signal(number, handler)
 
 
+Holder = t.Mapping[str, t.Any]
+"""What whoever holds a lock has written into it."""
+
+
+def backup_lock(state_dir: str, database: str) -> str:
+    """The file that a backup of a database locks on its host, and whoever must not meet one."""
+    return os.path.join(state_dir, f"backup-{key_part(database)}.lock")
+
+
+def note_of(by: str, clock: Clock) -> dict[str, t.Any]:
+    """What we write into a lock."""
+    return {"by": by, "since": iso(clock.now()), "pid": os.getpid()}
+
+
+def busy(
+    what: str,
+    holder: Holder,
+    *,
+    state: str = "This run touched nothing.",
+    next_step: str = "Wait for it, then run again.",
+) -> Refused:
+    """The refusal while another one is at it: `what` as in "restore of hospital"."""
+    return Refused(
+        f"Another {what} is at work on this host: {who(holder)}.",
+        reason="busy",
+        phase="lock",
+        state=state,
+        next_step=next_step,
+        details={"holder": dict(holder)},
+    )
+
+
+@contextlib.contextmanager
+def holding(lock: HeldLock, take: t.Callable[[], None]) -> t.Iterator[None]:
+    """Hold a lock that `take` acquires, or raises about."""
+    try:
+        take()
+    except OSError as error:
+        raise HmsError(
+            f"The lock {lock.path} can't be made: {error.strerror}.",
+            reason="no_lock",
+            phase="lock",
+            state="Nothing was touched.",
+            next_step="Give a state_dir that can be written.",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def alone(lock: HeldLock, what: str, *, by: str, clock: Clock) -> contextlib.AbstractContextManager[None]:
+    """Hold a lock, or refuse because another one of the kind is at work."""
+
+    def take() -> None:
+        holder = lock.acquire(note_of(by, clock))
+        if holder is not None:
+            raise busy(what, holder)
+
+    return holding(lock, take)
+
+
 def check_user(os_user: str | None) -> None:
     """Whether programs can run with the rights of `os_user`; raises `Refused`."""
     if os_user is None:
@@ -85,4 +150,5 @@ def _refused(reason: str, message: str, next_step: str) -> Refused:
 
 def who(holder: t.Mapping[str, t.Any]) -> str:
     """Whoever holds a lock, in words."""
-    return f"{holder.get('by', 'somebody')} since {holder.get('since', 'an unknown time')}, process {holder.get('pid')}"
+    by, since = holder.get("by") or "somebody", holder.get("since", "an unknown time")
+    return f"{by} since {since}, process {holder.get('pid')}"

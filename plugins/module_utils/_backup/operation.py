@@ -11,9 +11,8 @@ import os
 import typing as t
 
 from .._artifact import running
-from .._artifact.manifest import key_part
 from .._artifact.running import check_user, who
-from .._clock import Clock, iso
+from .._clock import Clock
 from .._errors import DeadlinePassed, HmsError, Refused
 from .._files import HeldLock
 from .model import Wish
@@ -40,41 +39,26 @@ def ending_properly() -> contextlib.AbstractContextManager[None]:
 
 def lock_path(wish: Wish) -> str:
     """The lock of a database, or of the host's pgBackRest, which backs all databases up at once."""
-    name = key_part(wish.database) if wish.engine == "pg_dump" else "@pgbackrest"
-    return os.path.join(wish.state_dir, f"backup-{name}.lock")
+    if wish.engine == "pg_dump":
+        return running.backup_lock(wish.state_dir, wish.database)
+    return os.path.join(wish.state_dir, "backup-@pgbackrest.lock")
 
 
 def busy(wish: Wish, holder: t.Mapping[str, t.Any]) -> Refused:
     """The refusal while another one is at it."""
-    return Refused(
-        f"Another backup of {wish.database} is at work on this host: {who(holder)}.",
-        reason="busy",
-        phase="lock",
+    return running.busy(
+        f"backup of {wish.database}",
+        holder,
         state="This run touched nothing and made no backup.",
         next_step="Wait for it; or let this one wait, with if_busy: wait.",
-        details={"holder": dict(holder)},
     )
 
 
-@contextlib.contextmanager
-def alone(wish: Wish, *, clock: Clock, by: str) -> t.Iterator[HeldLock]:
+def alone(wish: Wish, *, clock: Clock, by: str) -> contextlib.AbstractContextManager[None]:
     """Be the only backup of this database on this host, or refuse, or wait, as is wished."""
     lock = HeldLock(lock_path(wish))
-    note = {"by": by, "since": iso(clock.now()), "pid": os.getpid(), "database": wish.database}
-    try:
-        _acquire(lock, note, wish, clock)
-    except OSError as error:
-        raise HmsError(
-            f"The lock {lock.path} can't be made: {error.strerror}.",
-            reason="no_lock",
-            phase="lock",
-            state="Nothing was touched.",
-            next_step="Give a state_dir that can be written.",
-        ) from error
-    try:
-        yield lock
-    finally:
-        lock.release()
+    note = {**running.note_of(by, clock), "database": wish.database}
+    return running.holding(lock, lambda: _acquire(lock, note, wish, clock))
 
 
 def _acquire(lock: HeldLock, note: t.Mapping[str, t.Any], wish: Wish, clock: Clock) -> None:

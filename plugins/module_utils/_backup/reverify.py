@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 import time
 import typing as t
 
@@ -20,9 +19,10 @@ from .._artifact import pgbackrest_settings, pgbackrest_verify
 from .._artifact.catalog import Entry, Problem, note_verification, read_manifest
 from .._artifact.clients import find_clients
 from .._artifact.keys import Keyring, reading_keyring
-from .._artifact.manifest import Manifest, Verification, key_part
+from .._artifact.manifest import Manifest, Verification
 from .._artifact.model import Encryption
 from .._artifact.options import connection_from, encryption_from
+from .._artifact.running import backup_lock
 from .._artifact.sources import KINDS, Sources, look, of_params
 from .._artifact.staging import look_at
 from .._artifact.verify import verify_artifact
@@ -240,7 +240,7 @@ class Prover:
 
     def _restore(self, store: ObjectStore, manifest: Manifest, ring: Keyring, read: Verification) -> Verification:
         """The proof by restoring. The backup's lock is held, for the scratch database's name is the backup's."""
-        lock = HeldLock(os.path.join(self._order.state_dir, f"backup-{key_part(manifest.database)}.lock"))
+        lock = HeldLock(backup_lock(self._order.state_dir, manifest.database))
         holder = lock.acquire({"id": manifest.id, "by": "backup_verify", "since": iso(self._clock.now())})
         if holder is not None:
             raise Refused(

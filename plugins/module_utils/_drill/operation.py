@@ -14,11 +14,11 @@ import typing as t
 from .._artifact.catalog import note_verification
 from .._artifact.database import Connect
 from .._artifact.manifest import Verification
-from .._artifact.running import check_user, ending_properly, was_ended, who
+from .._artifact.running import alone, busy, check_user, ending_properly, was_ended
 from .._artifact.step_record import RECORDS, StepRecord
 from .._clock import Clock, iso
 from .._command import CommandRunner
-from .._errors import HmsError, Refused
+from .._errors import HmsError
 from .._files import HeldLock
 from .._module import Result
 from .._record import list_records, load_record, new_id
@@ -28,6 +28,7 @@ from .look import present_bytes, programs_of, roles_in, targets_of
 from .model import LEVEL, Order, Outcome, Restore, Target, Task
 
 OPERATION = "drill"
+_WHAT = "restore drill"
 STATE = "The databases of this host were not touched."
 _ENDED = ("interrupted", "deadline_passed")
 """After these the drill goes on with no other backup."""
@@ -85,31 +86,13 @@ class Drill:
     def _lock(self) -> HeldLock:
         return HeldLock(os.path.join(self.order.state_dir, "drill.lock"))
 
-    def _busy(self, holder: t.Mapping[str, t.Any]) -> Refused:
-        return Refused(
-            f"Another restore drill is at work on this host: {who(holder)}.",
-            reason="busy",
-            phase="lock",
-            state="This run touched nothing.",
-            next_step="Wait for it, then run again.",
-        )
-
-    @contextlib.contextmanager
-    def _alone(self) -> t.Iterator[None]:
-        lock = self._lock()
-        note = {"by": self.ports.by, "since": iso(self.ports.clock.now()), "pid": os.getpid()}
-        holder = lock.acquire(note)
-        if holder is not None:
-            raise self._busy(holder)
-        try:
-            yield
-        finally:
-            lock.release()
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        return alone(self._lock(), _WHAT, by=self.ports.by, clock=self.ports.clock)
 
     def _preview(self) -> Result:
         holder = self._lock().look()
         if holder is not None:
-            raise self._busy(holder)
+            raise busy(_WHAT, holder)
         left = self.folder.check(self.order.sources.cluster)
         targets, problems = targets_of(self.order, self.ports.runner, write_cache=False)
         planned = [self._planned(target) for target in targets]

@@ -12,10 +12,9 @@ import os
 import socket
 import typing as t
 
-from .._artifact import pgbackrest_settings
-from .._clock import Clock, iso
+from .._artifact import pgbackrest_settings, running
+from .._clock import Clock
 from .._command import CommandRunner
-from .._errors import Refused
 from .._files import HeldLock
 from .._tools.pgbackrest import PgBackRest, Stanza
 from . import choose, facts, plan, side
@@ -89,21 +88,7 @@ def see(order: Order, world: World) -> Seen:
     return Seen(live, driver, stanza, folder, found, bin_directory, live.version_num or major * 10000, port)
 
 
-@contextlib.contextmanager
-def alone(order: Order, clock: Clock) -> t.Iterator[None]:
+def alone(order: Order, clock: Clock) -> contextlib.AbstractContextManager[None]:
     """Be the only one at work on the side cluster."""
     lock = HeldLock(os.path.join(order.state_dir, "pitr.lock"))
-    holder = lock.acquire({"by": order.by, "since": iso(clock.now()), "pid": os.getpid()})
-    if holder is not None:
-        raise Refused(
-            f"Another point-in-time recovery is at work on this host: {holder.get('by') or 'somebody'} since "
-            f"{holder.get('since', 'an unknown time')}, process {holder.get('pid')}.",
-            reason="busy",
-            phase="lock",
-            state="This run touched nothing.",
-            next_step="Wait for it.",
-        )
-    try:
-        yield
-    finally:
-        lock.release()
+    return running.alone(lock, "point-in-time recovery", by=order.by, clock=clock)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import os
 import typing as t
 
 from .._artifact.database import (
@@ -21,8 +20,8 @@ from .._artifact.database import (
     read_database,
     read_server,
 )
-from .._artifact.manifest import key_part
 from .._artifact.properties import read_properties
+from .._artifact.running import backup_lock
 from .._errors import Refused
 from .._files import HeldLock
 from .._postgres import ConnectionParams, Session
@@ -142,5 +141,5 @@ def read_target(order: Order, connect: Connect, maintenance: Session) -> TargetF
         extensions=dict(maintenance.rows(_EXTENSIONS)),
         free=free_space(server.data_directory) if local else None,
         leftovers=_names(maintenance, _LEFT, scratch_prefix(order.cluster, order.database)),
-        backup=HeldLock(os.path.join(order.state_dir, f"backup-{key_part(order.database)}.lock")).look(),
+        backup=HeldLock(backup_lock(order.state_dir, order.database)).look(),
     )

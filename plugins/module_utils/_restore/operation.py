@@ -12,10 +12,10 @@ import os
 import typing as t
 
 from .._artifact.manifest import key_part
-from .._artifact.running import check_user, ending_properly, who
+from .._artifact.running import alone, busy, check_user, ending_properly
 from .._artifact.scratch import drop_abandoned
 from .._artifact.step_record import StepRecord
-from .._clock import Clock, iso
+from .._clock import Clock
 from .._errors import HmsError, Refused
 from .._files import HeldLock
 from .._module import Result
@@ -45,18 +45,6 @@ def lock_path(order: Order) -> str:
     return os.path.join(order.state_dir, f"restore-{key_part(order.database)}.lock")
 
 
-def busy(order: Order, holder: t.Mapping[str, t.Any]) -> Refused:
-    """The refusal while another one is at it."""
-    return Refused(
-        f"Another restore of {order.database} is at work on this host: {who(holder)}.",
-        reason="busy",
-        phase="lock",
-        state="This run touched nothing.",
-        next_step="Wait for it, then run again.",
-        details={"holder": dict(holder)},
-    )
-
-
 class RestoreOperation:
     """One restore."""
 
@@ -73,33 +61,19 @@ class RestoreOperation:
         with ending_properly("The restore", state_then), self._alone():
             return self._run()
 
-    @contextlib.contextmanager
-    def _alone(self) -> t.Iterator[None]:
-        lock = HeldLock(lock_path(self.order))
-        note = {"by": self.ports.by, "since": iso(self.ports.clock.now()), "pid": os.getpid()}
-        try:
-            holder = lock.acquire(note)
-        except OSError as error:
-            raise HmsError(
-                f"The lock {lock.path} can't be made: {error.strerror}.",
-                reason="no_lock",
-                phase="lock",
-                state="Nothing was touched.",
-                next_step="Give a state_dir that can be written.",
-            ) from error
-        if holder is not None:
-            raise busy(self.order, holder)
-        try:
-            yield
-        finally:
-            lock.release()
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        return alone(HeldLock(lock_path(self.order)), self._what, by=self.ports.by, clock=self.ports.clock)
+
+    @property
+    def _what(self) -> str:
+        return f"restore of {self.order.database}"
 
     def _preview(self) -> Result:
         order = self.order
         deadline = self.ports.clock.monotonic() + order.timeout
         holder = HeldLock(lock_path(order)).look()
         if holder is not None:
-            raise busy(order, holder)
+            raise busy(self._what, holder)
         with contextlib.ExitStack() as stack:
             seen = look(order, self.ports, stack, deadline=deadline)
             plan = plan_restore(order, seen.artifact, seen.outline, seen.target, check=True)
