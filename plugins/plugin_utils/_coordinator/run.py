@@ -37,6 +37,30 @@ LOCK_PATIENCE = 90.0
 """Seconds to wait for agents of a run that was killed and is being wound up; a living operator is not waited for."""
 
 
+class AnyJob(t.Protocol):
+    """What every operation's record says of who asked for it."""
+
+    @property
+    def site(self) -> Site:
+        """The cluster."""
+
+    @property
+    def by(self) -> str:
+        """Who asks."""
+
+    @property
+    def records_directory(self) -> str:
+        """Where the record is written."""
+
+    @property
+    def parameters(self) -> t.Mapping[str, t.Any]:
+        """What was asked for."""
+
+    @property
+    def version(self) -> str:
+        """The collection's."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Job:
     """Everything a run needs to know."""
@@ -144,26 +168,11 @@ def run(job: Job, clock: Clock, *, check_mode: bool) -> Report:
 
 
 def _carry_out(job: Job, request: Request, plan: Plan, facts: ClusterFacts, fleet: Fleet, clock: Clock) -> Report:
-    operation = Operation(
-        identifier=new_id(request.operation, clock),
-        kind=request.operation,
-        directory=job.records_directory,
-        asked=Asked(job.by, job.site.cluster, job.site.environment, job.parameters),
-        fleet=fleet,
-        clock=clock,
-    )
+    operation = begin(job, request.operation, plan, facts, fleet, clock)
     origin = clock.now().timestamp() - operation.elapsed()
-    control = next((member.control for member in facts.members if member.control), None)
-    operation.set(
-        system_identifier=control.system_identifier if control else "",
-        software=overview.software(facts, job.version),
-        objectives={"rto_seconds": request.rto_seconds, "rpo_seconds": request.rpo_seconds},
-        plan=plan.as_record(),
-        before=overview.for_record(facts),
-    )
+    operation.set(objectives={"rto_seconds": request.rto_seconds, "rpo_seconds": request.rpo_seconds})
     try:
-        refuse_if_blocked(plan)
-        operation.lock([host for host in fleet.lines if fleet.reachable(host)], patience=LOCK_PATIENCE)
+        take_lead(operation, plan)
         plan, facts = _look_again(operation, job.site, request, plan)
         promoted: dict[str, t.Any] = {}
         if plan.finishing:
@@ -171,16 +180,56 @@ def _carry_out(job: Job, request: Request, plan: Plan, facts: ClusterFacts, flee
         else:
             plan, promoted = _do(operation, plan, request, facts)
         ended = prove(operation, Done(plan, request, job.site, promoted, facts, origin, job.command))
-        path = operation.journal.finish()
-        document = operation.journal.document()
-        keep_copies(operation, document)
+        report = end(operation, plan, ended)
     except HmsError as error:
         _failed(operation, plan, error)
         raise
     finally:
         operation.journal.close()
     fleet.goodbye()
-    return Report(changed=plan.changed, plan=plan, facts=ended, record=document, record_path=path)
+    return report
+
+
+def begin(job: AnyJob, kind: str, plan: Plan, facts: ClusterFacts, fleet: Fleet, clock: Clock) -> Operation:
+    """The operation with its record, which says from the start what was asked, planned and found."""
+    operation = Operation(
+        identifier=new_id(kind, clock),
+        kind=kind,
+        directory=job.records_directory,
+        asked=Asked(job.by, job.site.cluster, job.site.environment, job.parameters),
+        fleet=fleet,
+        clock=clock,
+    )
+    control = next((member.control for member in facts.members if member.control), None)
+    operation.set(
+        system_identifier=control.system_identifier if control else "",
+        software=overview.software(facts, job.version),
+        plan=plan.as_record(),
+        before=overview.for_record(facts),
+    )
+    return operation
+
+
+def take_lead(operation: Operation, plan: Plan) -> None:
+    """Refuse what a rule forbids; from then on nobody else may change the cluster."""
+    refuse_if_blocked(plan)
+    fleet = operation.fleet
+    operation.lock([host for host in fleet.lines if fleet.reachable(host)], patience=LOCK_PATIENCE)
+
+
+def end(operation: Operation, plan: Plan, facts: ClusterFacts) -> Report:
+    """Finish the record and leave a copy of it on every host."""
+    path = operation.journal.finish()
+    document = operation.journal.document()
+    _keep_copies(operation, document)
+    return Report(changed=plan.changed, plan=plan, facts=facts, record=document, record_path=path)
+
+
+def end_failed(operation: Operation, status: str, error: HmsError) -> None:
+    """Finish the record of what went wrong, and let the error say where it is."""
+    operation.outcome(status, error.full_text(), next_steps=[error.next_step] if error.next_step else [])
+    operation.journal.finish()
+    error.details.setdefault("record", os.path.join(operation.journal.directory, operation.identifier + ".json"))
 
 
 def observe_settled(fleet: Fleet, site: Site, clock: Clock, *, wait: bool) -> ClusterFacts:
@@ -259,12 +308,10 @@ def _failed(operation: Operation, plan: Plan, error: HmsError) -> None:
         status = "incomplete"
     else:
         status = "refused" if error.phase in ("plan", "arm") else "rolled_back"
-    operation.outcome(status, error.full_text(), next_steps=[error.next_step] if error.next_step else [])
-    operation.journal.finish()
-    error.details.setdefault("record", os.path.join(operation.journal.directory, operation.identifier + ".json"))
+    end_failed(operation, status, error)
 
 
-def keep_copies(operation: Operation, document: t.Mapping[str, t.Any]) -> None:
+def _keep_copies(operation: Operation, document: t.Mapping[str, t.Any]) -> None:
     """A copy of the record on every host, without the probe's series: any of them may be all that is left."""
     clients = {key: value for key, value in (document.get("clients") or {}).items() if key != "samples"}
     text = dump_json({**document, "clients": clients})

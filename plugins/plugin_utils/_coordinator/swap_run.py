@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import typing as t
 
 from ansible_collections.hms.postgres.plugins.module_utils._clock import Clock
@@ -15,14 +14,13 @@ from ansible_collections.hms.postgres.plugins.module_utils._cluster.model import
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.swap_model import SwapPlan, SwapRequest
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.swap_plan import plan_swap
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError
-from ansible_collections.hms.postgres.plugins.module_utils._record import new_id
 
 from . import overview, swap
 from .fleet import Fleet
 from .line import LineSpec
-from .operation import CRITICAL, Asked, Operation
+from .operation import CRITICAL, Operation
 from .overview import Site
-from .run import LOCK_PATIENCE, Report, keep_copies, observe_settled, open_fleet, refuse_if_blocked
+from .run import Report, begin, end, end_failed, observe_settled, open_fleet, refuse_if_blocked, take_lead
 from .swap_look import look
 from .swap_proof import Done, prove
 from .switchover import resume
@@ -61,38 +59,21 @@ def run_swap(job: SwapJob, clock: Clock, *, check_mode: bool) -> Report:
 def _carry_out(
     job: SwapJob, request: SwapRequest, plan: SwapPlan, facts: ClusterFacts, fleet: Fleet, clock: Clock
 ) -> Report:
-    operation = Operation(
-        identifier=new_id(request.operation, clock),
-        kind=request.operation,
-        directory=job.records_directory,
-        asked=Asked(job.by, job.site.cluster, job.site.environment, job.parameters),
-        fleet=fleet,
-        clock=clock,
-    )
+    operation = begin(job, request.operation, plan, facts, fleet, clock)
     origin = clock.now().timestamp() - operation.elapsed()
-    control = next((member.control for member in facts.members if member.control), None)
-    operation.set(
-        system_identifier=control.system_identifier if control else "",
-        software=overview.software(facts, job.version),
-        plan=plan.as_record(),
-        before=overview.for_record(facts),
-    )
     try:
-        refuse_if_blocked(plan)
-        operation.lock([host for host in fleet.lines if fleet.reachable(host)], patience=LOCK_PATIENCE)
+        take_lead(operation, plan)
         plan, facts = _look_again(operation, job.site, request, plan)
         done = Done(plan, request, job.site, origin, _do(operation, plan, request))
         ended = prove(operation, done)
-        path = operation.journal.finish()
-        document = operation.journal.document()
-        keep_copies(operation, document)
+        report = end(operation, plan, ended)
     except HmsError as error:
         _failed(operation, plan, error)
         raise
     finally:
         operation.journal.close()
     fleet.goodbye()
-    return Report(changed=plan.changed, plan=plan, facts=ended, record=document, record_path=path)
+    return report
 
 
 def _look_again(
@@ -129,9 +110,7 @@ def _failed(operation: Operation, plan: SwapPlan, error: HmsError) -> None:
         error.state = error.state or f"{plan.scratch} is {plan.database} now; what came after is not proven."
         error.next_step = error.next_step or "Run it again: it finishes from what it sees."
         status = "incomplete"
-    operation.outcome(status, error.full_text(), next_steps=[error.next_step] if error.next_step else [])
-    operation.journal.finish()
-    error.details.setdefault("record", os.path.join(operation.journal.directory, operation.identifier + ".json"))
+    end_failed(operation, status, error)
 
 
 __all__ = ("SwapJob", "run_swap")
