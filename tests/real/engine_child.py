@@ -29,7 +29,7 @@ from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.fleet im
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.line import LineSpec
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.operation import Operation
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.overview import Site
-from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.run import Job, run
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.run import Job, Report, run
 
 
 def happen(accident: t.Mapping[str, t.Any]) -> None:
@@ -91,32 +91,42 @@ def arm(accident: t.Mapping[str, t.Any]) -> None:
     Operation._write = writing  # type: ignore[method-assign,assignment]  # the same
 
 
-def main() -> int:
-    wish = json.loads(sys.argv[1])
+def ordered(wish: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """What every job is told, from the parent's wish; the accident is armed."""
     if wish["accident"]:
         arm(wish["accident"])
-    request: dict[str, t.Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in wish["request"].items()
-    }
     cluster, environment, databases, bouncers = wish["site"]
-    job = Job(
-        request=Request(**request),
-        site=Site(cluster, environment, tuple(databases), tuple(bouncers)),
-        lines=tuple(LineSpec(host, tuple(argv)) for host, argv in wish["lines"]),
-        bundle=_bundle.build(),
-        by=wish["by"],
-        records_directory=wish["records_directory"],
-        parameters={},
-        version="0",
-        command="ansible-playbook",
-    )
+    return {
+        "site": Site(cluster, environment, tuple(databases), tuple(bouncers)),
+        "lines": tuple(LineSpec(host, tuple(argv)) for host, argv in wish["lines"]),
+        "bundle": _bundle.build(),
+        "by": wish["by"],
+        "records_directory": wish["records_directory"],
+        "parameters": {},
+        "version": "0",
+    }
+
+
+def asked(wish: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """The request's fields."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in wish["request"].items()}
+
+
+def tell(work: t.Callable[[], Report]) -> int:
+    """Do it, and tell the parent on stdout what came of it."""
     try:
-        report = run(job, SystemClock(), check_mode=False)
+        report = work()
     except HmsError as error:
         sys.stdout.write("\n" + json.dumps(error.as_dict(), default=str) + "\n")
         return 3
     sys.stdout.write("\n" + json.dumps({"changed": report.changed, "record": report.record}, default=str) + "\n")
     return 0
+
+
+def main() -> int:
+    wish = json.loads(sys.argv[1])
+    job = Job(request=Request(**asked(wish)), command="ansible-playbook", **ordered(wish))
+    return tell(lambda: run(job, SystemClock(), check_mode=False))
 
 
 if __name__ == "__main__":

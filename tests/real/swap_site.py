@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -23,8 +24,17 @@ from ansible_collections.hms.postgres.plugins.module_utils._postgres import quot
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.overview import Site
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.run import Report
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.swap_run import SwapJob, run_swap
-from ansible_collections.hms.postgres.tests.real.engine_hosts import HERE, PASSWORD, PROCESSES, Child, Database, rows_of
+from ansible_collections.hms.postgres.tests.real.engine_hosts import (
+    HERE,
+    PASSWORD,
+    PROCESSES,
+    Child,
+    Database,
+    Writer,
+    rows_of,
+)
 from ansible_collections.hms.postgres.tests.real.engine_site import CLUSTER, SCHEMA, EngineSite, bundle
+from ansible_collections.hms.postgres.tests.real.lab import Lab
 
 LIVE = "hospital"
 SCRATCH = "hospital_restore"
@@ -171,3 +181,53 @@ def direct(database: Database, dbname: str = LIVE, *, name: str = "reporting") -
         autocommit=True,
         application_name=name,
     )
+
+
+RENAMERS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'hms.postgres.swap'"
+
+
+@contextlib.contextmanager
+def two_bouncers(lab: Lab) -> t.Iterator[SwapSite]:
+    """One database host, two bouncer hosts with two processes each."""
+    made = SwapSite(lab, databases=1, bouncers=2)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@contextlib.contextmanager
+def swapped_without_loss(site: SwapSite, writers: t.Sequence[Writer]) -> t.Iterator[tuple[int, int]]:
+    """The live database and one to swap in. Nobody may see an error; nothing acknowledged may be lost."""
+    failed = [writer.count("failed") + writer.count("unknown") for writer in writers]
+    old, new = site.oid(LIVE), site.make()
+    yield old, new
+    site.agents_end()
+    assert site.ask(RENAMERS) == "0"
+    assert site.paused() == []
+    assert site.through() == {new}
+    assert site.connected(old) == []
+    for writer in writers:
+        writer.goes_on()
+        assert writer.acknowledged() - site.rows(writer.source) == set()
+    assert [writer.count("failed") + writer.count("unknown") for writer in writers] == failed
+    # what the writers wrote stays with them; the kept database goes
+    kept = min(name for name in site.oids() if name != LIVE)
+    site.inside(LIVE, "CREATE TABLE IF NOT EXISTS earlier (source text, seq bigint)")
+    rows = site.inside(kept, "SELECT string_agg(format('(%L,%s)', source, seq), ',') FROM ledger")
+    if rows:
+        site.inside(LIVE, f"INSERT INTO ledger SELECT * FROM (VALUES {rows}) AS v ON CONFLICT DO NOTHING")
+    site.drop(kept)
+
+
+def settled(site: SwapSite, pair: tuple[int, int]) -> bool:
+    """Nobody is held, and all are led to one of the two."""
+    return not site.paused() and len(found := site.through()) == 1 and found <= set(pair)
+
+
+def run_again(site: SwapSite, pair: tuple[int, int]) -> None:
+    """A second run ends it, a third has nothing to do."""
+    done = site.oid(LIVE) == pair[1]
+    assert site.swap().changed is not done
+    assert site.oid(LIVE) == pair[1]
+    assert not site.swap().changed

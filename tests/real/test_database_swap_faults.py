@@ -22,19 +22,22 @@ import pytest
 
 from ansible_collections.hms.postgres.tests.real.engine_hosts import Writer
 from ansible_collections.hms.postgres.tests.real.lab import Lab, until
-from ansible_collections.hms.postgres.tests.real.swap_site import LIVE, SwapSite, direct
-
-RENAMERS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'hms.postgres.swap'"
+from ansible_collections.hms.postgres.tests.real.swap_site import (
+    LIVE,
+    SwapSite,
+    direct,
+    run_again,
+    settled,
+    swapped_without_loss,
+    two_bouncers,
+)
 
 
 @pytest.fixture(scope="module")
 def site(module_lab: Lab) -> t.Iterator[SwapSite]:
     """One database host, two bouncer hosts with two processes each."""
-    made = SwapSite(module_lab, databases=1, bouncers=2)
-    try:
+    with two_bouncers(module_lab) as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture(scope="module")
@@ -46,38 +49,8 @@ def writers(site: SwapSite) -> list[Writer]:
 @pytest.fixture
 def pair(site: SwapSite, writers: list[Writer]) -> t.Iterator[tuple[int, int]]:
     """The live database and one to swap in. Nobody may see an error; nothing acknowledged may be lost."""
-    failed = [writer.count("failed") + writer.count("unknown") for writer in writers]
-    old, new = site.oid(LIVE), site.make()
-    yield old, new
-    site.agents_end()
-    assert site.ask(RENAMERS) == "0"
-    assert site.paused() == []
-    assert site.through() == {new}
-    assert site.connected(old) == []
-    for writer in writers:
-        writer.goes_on()
-        assert writer.acknowledged() - site.rows(writer.source) == set()
-    assert [writer.count("failed") + writer.count("unknown") for writer in writers] == failed
-    # what the writers wrote stays with them; the kept database goes
-    kept = min(name for name in site.oids() if name != LIVE)
-    site.inside(LIVE, "CREATE TABLE IF NOT EXISTS earlier (source text, seq bigint)")
-    rows = site.inside(kept, "SELECT string_agg(format('(%L,%s)', source, seq), ',') FROM ledger")
-    if rows:
-        site.inside(LIVE, f"INSERT INTO ledger SELECT * FROM (VALUES {rows}) AS v ON CONFLICT DO NOTHING")
-    site.drop(kept)
-
-
-def settled(site: SwapSite, pair: tuple[int, int]) -> bool:
-    """Nobody is held, and all are led to one of the two."""
-    return not site.paused() and len(found := site.through()) == 1 and found <= set(pair)
-
-
-def run_again(site: SwapSite, pair: tuple[int, int]) -> None:
-    """A second run ends it, a third has nothing to do."""
-    done = site.oid(LIVE) == pair[1]
-    assert site.swap().changed is not done
-    assert site.oid(LIVE) == pair[1]
-    assert not site.swap().changed
+    with swapped_without_loss(site, writers) as made:
+        yield made
 
 
 VICTIMS = [

@@ -23,7 +23,7 @@ from ansible_collections.hms.postgres.plugins.module_utils._cluster.member_confi
 )
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.model import PoolerFacts, ProcessFacts
 from ansible_collections.hms.postgres.plugins.module_utils._errors import ConnectionFailed, DeadlinePassed, HmsError
-from ansible_collections.hms.postgres.tests.unit.plugins.engine_facts import ScriptedClock
+from ansible_collections.hms.postgres.tests.unit.plugins.engine_facts import Channel, ScriptedClock
 
 ID = "20261122T154500Z-failover-3fa9"
 
@@ -93,16 +93,6 @@ class Console:
         return {"server_login_retry": self.retry}
 
     def close(self) -> None:
-        return None
-
-
-class Channel:
-    """A coordinator that is there."""
-
-    def check(self, **_holding: bool) -> None:
-        return None
-
-    def send(self, _message: t.Mapping[str, t.Any]) -> None:
         return None
 
 

@@ -21,7 +21,7 @@ from ansible_collections.hms.postgres.plugins.module_utils._cluster.member_confi
     PoolerProcess,
 )
 from ansible_collections.hms.postgres.plugins.module_utils._errors import DeadlinePassed, HmsError
-from ansible_collections.hms.postgres.tests.unit.plugins.engine_facts import ScriptedClock
+from ansible_collections.hms.postgres.tests.unit.plugins.engine_facts import Channel, ScriptedClock
 
 
 class Console:
@@ -86,16 +86,6 @@ class Console:
         return self.busy
 
     def close(self) -> None:
-        return None
-
-
-class Channel:
-    """A coordinator that is there."""
-
-    def check(self, **_holding: bool) -> None:
-        return None
-
-    def send(self, _message: t.Mapping[str, t.Any]) -> None:
         return None
 
 
