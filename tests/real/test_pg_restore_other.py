@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError
+from ansible_collections.hms.postgres.plugins.module_utils._postgres import PsycopgSession
 from ansible_collections.hms.postgres.plugins.modules import pg_restore_cleanup, pg_restore_safe
 from ansible_collections.hms.postgres.tests.real import backup_site, restore_site
 from ansible_collections.hms.postgres.tests.real.backup_site import PASSPHRASE, odd_database
@@ -221,6 +222,37 @@ def test_in_place_killed_and_run_again(lab: Lab, tmp_path: pathlib.Path) -> None
     assert server.sql("SELECT count(*) FROM notes", dbname="hospital") == str(30 * 1024)
     assert restore_site.properties(server, "hospital") == before
     assert len(site.manifests()) == 2
+
+
+@pytest.mark.parametrize("lost", ["DROP DATABASE", "ALTER DATABASE"])
+def test_in_place_goes_on_when_an_answer_got_lost(
+    lost: str, site: RestoreSite, server: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server did it and the connection broke: what leads on is remembered."""
+    made = site.backup().values["backup"]
+    before, wanted = restore_site.properties(server, "hospital"), backup_site.dump_text(server, "hospital")
+    how: dict[str, t.Any] = {"strategy": "in_place", "backup": made["id"]}
+    really = PsycopgSession.execute
+
+    def breaking(self: PsycopgSession, sql: str, params: t.Sequence[t.Any] | None = None) -> None:
+        really(self, sql, params)
+        if sql.startswith(lost) and ("RENAME" in sql or lost.startswith("DROP")) and '"hospital"' in sql:
+            self.close()
+            raise HmsError("the connection broke", reason="connection_failed")
+
+    with monkeypatch.context() as breaks:
+        breaks.setattr(PsycopgSession, "execute", breaking)
+        error = site.refused(**how)
+    assert error.reason == "connection_failed"
+    assert (server.sql("SELECT count(*) FROM pg_database WHERE datname = 'hospital'") == "0") is (lost[0] == "D")
+    kept = json.loads((site.state / "restore-hospital.json").read_text())
+    assert kept["in_place"]["backup"] == site.manifests()[-1]["id"]
+    if lost[0] == "A":
+        assert error.state.startswith("hospital is restored and proven")
+    assert site.restore(**how).values["restored"]
+    assert backup_site.dump_text(server, "hospital") == wanted
+    assert restore_site.properties(server, "hospital") == before
+    assert restore_site.scratches(server) == []
 
 
 def test_the_removal_of_what_was_put_aside(server: Instance, tmp_path: pathlib.Path) -> None:

@@ -52,9 +52,15 @@ class InPlace:
         shape, backup = self._give_way()
         try:
             proven = self._operation.build(self._seen, self._plan, self._record, shape)
-            self._rename(proven.name)
         except HmsError as error:
             self._put_back(shape, backup, error)
+            raise
+        try:
+            self._rename(proven.name)
+        except HmsError as error:
+            # what stands in the way of this name, or of an answer, stands in the way of the backup's too
+            error.state = f"{self._plan.live} is restored and proven; it is called {proven.name} if not renamed yet."
+            error.next_step = f"Run the same again: it goes on. {error.next_step}".strip()
             raise
         return proven
 
