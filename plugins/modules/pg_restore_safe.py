@@ -86,6 +86,12 @@ options:
     type: list
     elements: path
     default: []
+  again:
+    description:
+      - Whether a backup that the live database was made of is restored once more, with O(strategy=swap). Otherwise
+        there is nothing to do then, so that a run that was killed at its very end can be run again.
+    type: bool
+    default: false
   keep_failed:
     description:
       - Whether a scratch database that failed its proof is kept to be looked at. By default it is dropped.
@@ -268,6 +274,11 @@ scratch:
   returned: success
   type: str
   sample: hms_restore_8c1d0f2a77_3fa901
+live_already:
+  description: Whether the live database was made of this very backup, by this order, so that there was nothing to do.
+  returned: success
+  type: bool
+  sample: false
 live:
   description: The database that is to be replaced.
   returned: success

@@ -196,7 +196,6 @@ def two_bouncers(lab: Lab) -> t.Iterator[SwapSite]:
         made.close()
 
 
-@contextlib.contextmanager
 def swapped_without_loss(site: SwapSite, writers: t.Sequence[Writer]) -> t.Iterator[tuple[int, int]]:
     """The live database and one to swap in. Nobody may see an error; nothing acknowledged may be lost."""
     failed = [writer.count("failed") + writer.count("unknown") for writer in writers]

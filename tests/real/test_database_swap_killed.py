@@ -48,8 +48,7 @@ def writers(site: SwapSite) -> list[Writer]:
 @pytest.fixture
 def pair(site: SwapSite, writers: list[Writer]) -> t.Iterator[tuple[int, int]]:
     """The live database and one to swap in. Nobody may see an error; nothing acknowledged may be lost."""
-    with swapped_without_loss(site, writers) as made:
-        yield made
+    yield from swapped_without_loss(site, writers)
 
 
 MOMENTS = [

@@ -109,6 +109,34 @@ def test_what_was_proven_is_used_again(site: RestoreSite, server: Instance) -> N
     assert server.sql(f"SELECT oid FROM pg_database WHERE datname = '{third.values['scratch']}'") != oid
 
 
+def test_what_was_swapped_in_is_not_restored_again_unless_asked(site: RestoreSite, server: Instance) -> None:
+    """A run that was killed when all was done, run again: what was written since must not be put aside."""
+    site.backup()
+    first = site.restore()
+    assert (first.changed, first.values["live_already"]) == (True, False)
+    scratch = first.values["scratch"]
+
+    def rename(*pairs: tuple[str, str]) -> None:
+        for old, new in pairs:
+            server.sql(f"ALTER DATABASE {old} RENAME TO {new}")
+
+    rename(("hospital", "hospital_aside"), (scratch, "hospital"))
+    try:
+        planned, second = site.restore(check_mode=True), site.restore()
+        for run in (planned, second):
+            assert (run.changed, run.values["ready"], run.values["live_already"]) == (False, False, True)
+        assert restore_site.scratches(server) == []
+        assert site.record(str(second.values["record"]))["outcome"]["status"] == "nothing_to_do"
+        assert site.restore(check_mode=True, again=True).changed
+        rename(("hospital", scratch), ("hospital_aside", "hospital"))
+        # after the way back it is a scratch database that was proven, as before
+        third = site.restore()
+        assert (third.changed, third.values["ready"], third.values["live_already"]) == (False, True, False)
+    finally:
+        if server.sql("SELECT count(*) FROM pg_database WHERE datname = 'hospital_aside'") == "1":
+            rename(("hospital", scratch), ("hospital_aside", "hospital"))
+
+
 def test_several_jobs_leave_no_plaintext(site: RestoreSite, server: Instance, tmp_path: pathlib.Path) -> None:
     site.backup(encryption={"passphrase": PASSPHRASE}, compression="gzip")
     work = tmp_path / "work"

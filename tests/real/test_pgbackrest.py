@@ -22,6 +22,7 @@ from ansible_collections.hms.postgres.plugins.module_utils._cluster import facts
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused
 from ansible_collections.hms.postgres.plugins.module_utils._postgres import ConnectionParams, connect
 from ansible_collections.hms.postgres.plugins.module_utils._record import is_id
+from ansible_collections.hms.postgres.plugins.module_utils._tools.pgbackrest import PgBackRest
 from ansible_collections.hms.postgres.tests.real.lab import OS_USER, Lab, process_alive, run, until
 from ansible_collections.hms.postgres.tests.real.pgbackrest_site import (
     PASSPHRASE,
@@ -181,6 +182,13 @@ def test_a_backup_that_runs_is_seen_before_a_switchover_would_cut_it(site: Site)
         assert program.wait(timeout=120) == 0
     assert session.rows(facts.COUNTS)[0][0] == 0
     session.close()
+
+
+def test_a_host_without_pgbackrest_is_told_so(site: Site) -> None:
+    driver = PgBackRest(site.runner, config=f"{site.config}.gone", stanza=STANZA)
+    with pytest.raises(Refused, match=r"is not set up on this host: there is no .*gone") as refused:
+        driver.info()
+    assert (refused.value.reason, refused.value.state) == ("no_pgbackrest", "Nothing was touched.")
 
 
 class TestDamage:

@@ -42,6 +42,7 @@ RESTORE: Spec = {
     },
     "mask": PATHS,
     "keep_failed": _FLAG,
+    "again": _FLAG,
     "allow_phi": _FLAG,
     "allow_other_system": _FLAG,
     "allow_other_database": _FLAG,

@@ -68,6 +68,7 @@ class Order:
     assertions: tuple[Assertion, ...] = ()
     masks: tuple[str, ...] = ()
     keep_failed: bool = False
+    again: bool = False
     allow_phi: bool = False
     allow_other_system: bool = False
     allow_other_database: bool = False

@@ -78,8 +78,9 @@ class RestoreOperation:
             seen = look(order, self.ports, stack, deadline=deadline)
             plan = plan_restore(order, seen.artifact, seen.outline, seen.target, check=True)
             refuse(plan)
-            ready = self._ready(seen, plan)
-            return self._result(seen, plan, None, changed=ready is None, record=None)
+            already = self._is_live(seen, plan)
+            changed = not already and self._ready(seen, plan) is None
+            return self._result(seen, plan, None, changed=changed, record=None, already=already)
 
     def _run(self) -> Result:
         deadline = self.ports.clock.monotonic() + self.order.timeout
@@ -138,6 +139,9 @@ class RestoreOperation:
             done = InPlace(self, seen, plan, record).run()
             record.finish("done", f"{plan.live} was restored in place from {seen.artifact.name}.")
             return self._result(seen, plan, done, changed=True, record=record.path)
+        if self._is_live(seen, plan):
+            record.finish("nothing_to_do", f"{plan.live} was made of {seen.artifact.name} already.")
+            return self._result(seen, plan, None, changed=False, record=record.path, already=True)
         ready = self._ready(seen, plan)
         if ready is not None:
             apply_shape(seen, ready.name, shape_of(seen))
@@ -170,20 +174,33 @@ class RestoreOperation:
         )
         return proven
 
+    def _is_live(self, seen: Look, plan: RestorePlan) -> bool:
+        """Whether what an earlier run proved for the very same order was swapped in: OID and mark stay with it."""
+        return not self.order.again and self._proven_as(seen, plan.live) is not None
+
     def _ready(self, seen: Look, plan: RestorePlan) -> Proven | None:
         """The scratch database that an earlier run proved for the very same order."""
+        return self._proven_as(seen, plan.scratch)
+
+    def _proven_as(self, seen: Look, name: str) -> Proven | None:
+        """What an earlier run proved for the very same order, if it is called `name` now."""
         known = state.load(self.order).get("scratch") or {}
-        if self.order.strategy != "swap" or known.get("name") != plan.scratch:
+        if self.order.strategy != "swap" or known.get("order") != state.digest(self.order, seen.artifact):
             return None
-        if known.get("order") != state.digest(self.order, seen.artifact):
-            return None
-        if not is_proven(seen, plan.scratch, int(known.get("oid", 0)), str(known.get("mark", ""))):
+        if not is_proven(seen, name, int(known.get("oid", 0)), str(known.get("mark", ""))):
             return None
         checks = tuple(Check(**check) for check in known.get("checks", ()))
-        return Proven(plan.scratch, int(known["oid"]), str(known["mark"]), checks)
+        return Proven(name, int(known["oid"]), str(known["mark"]), checks)
 
     def _result(
-        self, seen: Look, plan: RestorePlan, proven: Proven | None, *, changed: bool, record: str | None
+        self,
+        seen: Look,
+        plan: RestorePlan,
+        proven: Proven | None,
+        *,
+        changed: bool,
+        record: str | None,
+        already: bool = False,
     ) -> Result:
         live = seen.target.live
         before = _shown(live.properties, read_rights(seen.maintenance, plan.live)) if live and not proven else None
@@ -194,6 +211,7 @@ class RestoreOperation:
                 "ready": proven is not None and plan.strategy == "swap",
                 "restored": proven is not None and plan.strategy == "in_place",
                 "scratch": plan.scratch,
+                "live_already": already,
                 "live": plan.live,
                 "live_exists": plan.live_exists,
                 "before_name": plan.before,

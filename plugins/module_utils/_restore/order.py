@@ -17,7 +17,7 @@ from .model import Assertion, Order
 from .validate import text_of
 
 _TAKEN = (
-    *("strategy", "jobs", "keep_failed", "allow_phi", "allow_other_system", "allow_other_database"),
+    *("strategy", "jobs", "keep_failed", "again", "allow_phi", "allow_other_system", "allow_other_database"),
     *("allow_plain_sql", "backup_before", "sessions", "wait_seconds", "keep_days", "timeout"),
 )
 _CONNECTION = tuple(CONNECTION)

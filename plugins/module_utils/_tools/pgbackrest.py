@@ -30,6 +30,8 @@ RC_FILE_OPEN = 41
 
 _VERSION = re.compile(r"pgBackRest (?P<major>\d+)\.(?P<minor>\d+)(?:\.(?P<patch>\d+))?")
 _WARNING = re.compile(r"^(?:\S+ \S+ P\d+ +)?WARN: +(?P<text>.*)$", re.MULTILINE)
+_FILE_MISSING = 55
+"""pgBackRest's FileMissingError; its message names the file."""
 _READABLE = (0, 2)  # ok, no valid backups
 _UNREADABLE = (
     "See that the store is reached, that pgBackRest's user may read its files and the CA's, and that repo-cipher-pass "
@@ -228,6 +230,13 @@ class PgBackRest:
     def info(self) -> Stanza:
         """What is in the repository. One that can't be read raises, although the program ends with 0."""
         result = self._run("info", "--output=json")
+        if result.rc == _FILE_MISSING and self.config in result.stderr:
+            raise Refused(
+                f"pgBackRest is not set up on this host: there is no {self.config}.",
+                reason="no_pgbackrest",
+                state="Nothing was touched.",
+                next_step="Set backup_pgbackrest: true and run playbooks/site.yml; or name the configuration file.",
+            )
         self._check(result, "Reading the repository's catalog")
         stanza = parse_info(result.stdout, self.stanza, self.repo)
         if stanza.code in _READABLE:
