@@ -135,6 +135,8 @@ format: $(VENV)/dev.stamp ## let ruff sort imports and format the Python files
 
 # What a test needs is installed before it runs: one that skips itself has failed.
 PYTEST := env PYTHONPATH=$(CURDIR)/tests/gates $(BIN)/python -m pytest -p no_skips
+# What failed is kept, and told last: many thousand lines of others may come after it.
+KEEPING = $(PYTHON) tests/gates/told_last.py run $@ --
 # The tests start servers under the account of postgres, as the roles do.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=CI,LC_ALL,PYTHONDONTWRITEBYTECODE)
 
@@ -151,27 +153,38 @@ test-fast: ## lint and unit tests together: what to run before each commit
 real: $(VENV)/dev.stamp ## run tests/real against real PostgreSQL and PgBouncer servers that the tests start and remove
 	@$(APT) $(POSTGRES_PACKAGES) $(BACKUP_PACKAGES)
 	@echo "== tests against real servers"
-	@$(AS_ROOT) $(PYTEST) --numprocesses=$(JOBS) --dist=loadfile tests/real $(PYTEST_ARGS)
+	@$(KEEPING) $(AS_ROOT) $(PYTEST) --numprocesses=$(JOBS) --dist=loadfile tests/real $(PYTEST_ARGS)
 
 .PHONY: lab-default
 lab-default: $(VENV)/dev.stamp ## molecule: provision virgin hosts, twice, and verify them
-	@molecule test --scenario-name default
+	@$(KEEPING) molecule test --scenario-name default
 
 .PHONY: lab-failover
 lab-failover: $(VENV)/dev.stamp ## molecule: switchover, failover and rejoin under injected faults
-	@molecule test --scenario-name failover
+	@$(KEEPING) molecule test --scenario-name failover
 
 .PHONY: lab-backup
 lab-backup: $(VENV)/dev.stamp ## molecule: backups of every type to a folder and to S3, restored on another host by hand
-	@molecule test --scenario-name backup
+	@$(KEEPING) molecule test --scenario-name backup
 
-.PHONY: test
-test: ## everything that CI runs
-	@$(MAKE) test-fast
-	@$(MAKE) real
+.PHONY: lab-restore
+lab-restore: $(VENV)/dev.stamp ## molecule: restored on another host, swapped under load, back to a moment, drilled
+	@$(KEEPING) molecule test --scenario-name restore
+
+# There is one lab on a machine.
+.PHONY: labs
+labs: ## all the labs, one after the other
 	@$(MAKE) lab-default
 	@$(MAKE) lab-failover
 	@$(MAKE) lab-backup
+	@$(MAKE) lab-restore
+
+.PHONY: test
+test: ## everything that CI runs
+	@rm -rf $(CACHE)/failed
+	@$(MAKE) test-fast
+	@$(APT) $(POSTGRES_PACKAGES) $(BACKUP_PACKAGES)
+	@$(TOGETHER) real labs || { $(PYTHON) tests/gates/told_last.py tell; exit 1; }
 	@$(MAKE) demo-test
 
 ##-- the embedded demo

@@ -245,7 +245,9 @@ def ledgers(wanted: argparse.Namespace) -> dict[str, t.Any]:
     if wanted.source:
         entries = [entry for entry in entries if entry[0] in wanted.source]
     stored = {
-        (int(source), int(seq)) for source, seq in psql(wanted.primary, "SELECT source, seq FROM public.ledger_entry")
+        (int(source), int(seq))
+        for database in wanted.database or [DATABASE]
+        for source, seq in psql(wanted.primary, "SELECT source, seq FROM public.ledger_entry", database=database)
     }
     outcomes = collections.Counter(entry[4] for entry in entries)
     acked = [entry for entry in entries if entry[4] == "acked"]
@@ -326,6 +328,7 @@ def arguments() -> argparse.Namespace:
     command.set_defaults(work=ledgers)
     command.add_argument("--primary", required=True)
     command.add_argument("--directory", required=True)
+    command.add_argument("--database", action="append", help="where the rows may be; repeated: in any of them")
     command.add_argument("--source", type=int, action="append", help="look at this writer alone; may be repeated")
     command.add_argument("--at-least", type=int, default=20)
     command.add_argument("--may-lose", type=int, default=0)

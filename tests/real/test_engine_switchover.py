@@ -82,6 +82,19 @@ def test_a_switchover_fails_nobody_and_a_second_one_has_nothing_to_do(site: Engi
     assert site.fingerprint() == before
 
 
+def test_a_command_that_comes_before_the_standby_does_waits_for_it(site: EngineSite) -> None:
+    """As after a run that was killed: the primary is back, and its standby tries again only every five seconds."""
+    old, new = both(site)
+    old.instance.stop()
+    old.instance.start()
+    assert not new.streams_from(old)
+    seen = site.run("switchover", new.name, check_mode=True)
+    assert [refusal.rule for refusal in seen.plan.blocked] == ["not_streaming"]
+    report = site.run("switchover", new.name)
+    assert report.changed
+    assert site.primary() is new
+
+
 def test_an_archive_that_does_not_answer_holds_up_no_promotion(site: EngineSite, writers: list[Writer]) -> None:
     _old, new = both(site)
     asked = new.data / "asked_the_archive"

@@ -33,6 +33,10 @@ from .overview import Site
 from .proof import Done, prove
 from .synchrony import names_for
 
+PASSING = frozenset({"not_streaming", "timeline_behind"})
+"""Rules that a standby meets by itself when its primary has come back: it tries again every five seconds."""
+PASSING_PATIENCE = 10.0
+"""Seconds for it."""
 LOCK_PATIENCE = 90.0
 """Seconds to wait for agents of a run that was killed and is being wound up; a living operator is not waited for."""
 
@@ -153,9 +157,9 @@ def run(job: Job, clock: Clock, *, check_mode: bool) -> Report:
     """Look, plan, and, unless in check mode, do and prove."""
     fleet = open_fleet(job.lines, job.bundle, job.site, clock, job.greet_seconds)
     try:
-        facts = observe_settled(fleet, job.site, clock, wait=not check_mode)
         request = dataclasses.replace(job.request, check_only=check_mode)
-        plan = try_paths(fleet, make_plan(facts, request), request)
+        plan, facts = _plan_settled(fleet, job.site, request, clock)
+        plan = try_paths(fleet, plan, request)
         if check_mode:
             fleet.goodbye()
             return Report(changed=plan.changed and not plan.blocked, plan=plan, facts=facts)
@@ -247,6 +251,21 @@ def observe_settled(fleet: Fleet, site: Site, clock: Clock, *, wait: bool) -> Cl
                 raise taken(host, holder)
         fleet.ask({host: ("hurry", {}) for host in locks}, 10.0)
         clock.sleep(0.5)
+
+
+def _plan_settled(fleet: Fleet, site: Site, request: Request, clock: Clock) -> tuple[Plan, ClusterFacts]:
+    """The plan, once it isn't forbidden by what passes in a moment: a command repeated at once must not be refused."""
+    wait = not request.check_only
+    facts = observe_settled(fleet, site, clock, wait=wait)
+    plan = make_plan(facts, request)
+    deadline = clock.monotonic() + PASSING_PATIENCE
+    while wait and plan.blocked and {refusal.rule for refusal in plan.blocked} <= PASSING:
+        if clock.monotonic() > deadline:
+            break
+        clock.sleep(0.5)
+        facts = observe_settled(fleet, site, clock, wait=wait)
+        plan = make_plan(facts, request)
+    return plan, facts
 
 
 def _look_again(operation: Operation, site: Site, request: Request, plan: Plan) -> tuple[Plan, ClusterFacts]:
