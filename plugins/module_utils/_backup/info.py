@@ -110,7 +110,7 @@ def describe_all(seen: Seen, now: datetime.datetime, *, limit: int | None = None
 
 def describe(copies: t.Sequence[Entry], window: wal.Window | None, now: datetime.datetime) -> dict[str, t.Any]:
     """One backup, which may lie in several stores. It is verified when any copy is: from that it can be restored."""
-    best = max(copies, key=lambda entry: (entry.verified, not entry.bad))
+    best = max(copies, key=_proven)
     made, proof, newest = best.manifest, best.proof, best.verification
     return {
         "id": made.id,
@@ -141,6 +141,10 @@ def describe(copies: t.Sequence[Entry], window: wal.Window | None, now: datetime
         "held": any(entry.held for entry in copies),
         **_restorable(best, window),
     }
+
+
+def _proven(entry: Entry) -> tuple[bool, bool, str]:
+    return entry.verified, not entry.bad, entry.restored.at if entry.restored else ""
 
 
 def _copy(entry: Entry) -> dict[str, t.Any]:

@@ -152,7 +152,7 @@ def _merged(answered: Seen) -> list[Data]:
             ]
             key = (text(backup.get("database")), text(backup.get("id")))
             known = found.get(key)
-            if known is None or (flag(backup.get("verified")) and not flag(known.get("verified"))):
+            if known is None or _proven(backup) > _proven(known):
                 copies += mappings(known.get("copies")) if known else []
                 found[key] = {**backup, "copies": copies}
             else:
@@ -161,6 +161,12 @@ def _merged(answered: Seen) -> list[Data]:
     return sorted(
         found.values(), key=lambda backup: (text(backup.get("started")), text(backup.get("id"))), reverse=True
     )
+
+
+def _proven(backup: Data) -> tuple[bool, str, str]:
+    """How well one host's copies are proven: what came back from a drill is worth more than what was read."""
+    verified = flag(backup.get("verified")) is True
+    return verified, text(backup.get("restored_at")), text(mapping(backup.get("proof")).get("at"))
 
 
 def _databases(backups: Sequence[Data], shown: int) -> list[list[str]]:

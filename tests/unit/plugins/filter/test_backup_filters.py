@@ -92,6 +92,18 @@ def test_the_best_answer_counts() -> None:
     assert screen.splitlines()[5].endswith("NEVER")
 
 
+@pytest.mark.parametrize("first", ["db1", "db2"])
+def test_a_drill_on_one_host_is_told_whoever_answers_first(first: str) -> None:
+    """It restored the copy in its own folder; the others know the one in the bucket, which was read."""
+    drilled = {**BACKUP, "restored_at": AT, "proof": {"level": "restored", "at": "2026-11-22T03:00:00.000Z"}}
+    read = {**BACKUP, "restored_at": None, "copies": BACKUP["copies"][1:]}
+    screen, _failures = report(**{first: answer(drilled), "db3": answer(read), "db0": answer(read)})
+    (line,) = [line for line in screen.splitlines() if BACKUP["id"] in line]
+    assert "restored 11-22 03:00" in line
+    screen, _failures = report(db0=answer(read), **{first: answer(drilled)})
+    assert "restored 11-22 03:00" in screen
+
+
 def test_nothing_is_demanded() -> None:
     screen, failures = report(db1=answer(BACKUP, freshness=None, jobs=[]))
     assert failures == []

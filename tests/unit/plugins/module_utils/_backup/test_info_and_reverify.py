@@ -134,6 +134,16 @@ def test_a_bad_copy_does_not_hide_a_good_one(world: World) -> None:
     assert [copy["bad"] for copy in found["copies"]] == [True, False]
 
 
+@pytest.mark.parametrize("drilled", [FOLDER, BUCKET])
+def test_the_copy_that_came_back_from_a_drill_speaks_for_the_backup(world: World, drilled: str) -> None:
+    made = world.both(manifest(ago(hours=2)))
+    history = history_to_bytes(made.id, [proven(ago(hours=1), level="restored")])
+    world.stores[drilled].put(made.key("verification.json"), history)
+    (found,) = world.info_of()["backups"]
+    assert found["proof"]["level"] == "restored"
+    assert found["restored_at"] == found["proof"]["at"]
+
+
 def test_a_limit_hides_and_says_so(world: World) -> None:
     for day in range(5):
         world.both(manifest(ago(days=day)))
