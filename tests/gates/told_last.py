@@ -49,7 +49,7 @@ class Kept:
         elif _FAILED.search(line) or (self._failing and _MESSAGE.match(line)):
             self.lines += [self._task, line] if self._task else [line]
             self._task, self._failing = "", True
-            self._more = _FOLLOWING
+            self._more = 0 if line.startswith(("ERROR ", "FAILED ")) else _FOLLOWING
         elif self._more and line.strip():
             self.lines.append(line)
             self._more -= 1
