@@ -25,6 +25,8 @@ COLLECTION := $(STAGE)/ansible_collections/hms/postgres
 APT := tests/gates/apt_install.sh
 POSTGRES_PACKAGES := postgresql postgresql-client pgbouncer python3-psycopg openssl
 BACKUP_PACKAGES := pgbackrest gnupg python3-gnupg python3-boto3 zstd lz4 pigz gzip util-linux
+# For the application that restore drills ask.
+DJANGO_PACKAGES := python3-django python3-psycopg2
 
 export PATH := $(BIN):$(PATH)
 # Ansible insists on UTF-8; a bare machine has no other locale than this one.
@@ -151,7 +153,7 @@ test-fast: ## lint and unit tests together: what to run before each commit
 
 .PHONY: real
 real: $(VENV)/dev.stamp ## run tests/real against real PostgreSQL and PgBouncer servers that the tests start and remove
-	@$(APT) $(POSTGRES_PACKAGES) $(BACKUP_PACKAGES)
+	@$(APT) $(POSTGRES_PACKAGES) $(BACKUP_PACKAGES) $(DJANGO_PACKAGES)
 	@echo "== tests against real servers"
 	@$(KEEPING) $(AS_ROOT) $(PYTEST) --numprocesses=$(JOBS) --dist=loadfile tests/real $(PYTEST_ARGS)
 

@@ -42,7 +42,8 @@ import typing as t
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.hms.postgres.plugins.module_utils._backup.notify import notify_from
-from ansible_collections.hms.postgres.plugins.module_utils._backup.policy import parse
+from ansible_collections.hms.postgres.plugins.module_utils._backup.policy import DRILL_OWN, parse
+from ansible_collections.hms.postgres.plugins.module_utils._drill.arguments import DRILL
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError
 
 
@@ -59,9 +60,13 @@ def backup_policy(data: t.Any) -> t.Any:
     """What was given, when it can be used."""
     known = plain(data)
     try:
-        notify_from(parse(known).notify)
+        policy = parse(known)
+        notify_from(policy.notify)
     except HmsError as error:
         raise AnsibleFilterError(error.full_text()) from error
+    unknown = sorted(set(policy.drill) - DRILL_OWN - set(DRILL))
+    if unknown:
+        raise AnsibleFilterError(f"drill: pg_restore_drill has no argument {', '.join(unknown)}. Nothing was touched.")
     return known
 
 

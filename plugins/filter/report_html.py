@@ -13,8 +13,9 @@ version_added: 0.1.0
 author:
   - the hms.postgres authors (@hms-postgres)
 description:
-  - Takes the record that a switchover, a failover or a rejoin leaves, and returns a page that says what happened,
-    draws it on a time line, and shows the proof.
+  - Takes the record that a switchover, a failover, a rejoin, a restore, a drill, a recovery to a point in time, a
+    backup or a cleanup leaves, and returns a page that says what happened, draws it on a time line, and shows the
+    proof.
   - The page needs nothing but itself. It loads no fonts, images, styles or scripts, prints on A4 and follows the
     reader's choice of light or dark.
   - Records that end early are rendered as far as they go, and the page says that they end early.

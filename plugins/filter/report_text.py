@@ -13,8 +13,9 @@ version_added: 0.1.0
 author:
   - the hms.postgres authors (@hms-postgres)
 description:
-  - Takes the record that a switchover, a failover or a rejoin leaves, and returns at most 40 lines of 80 columns,
-    the verdict first, what to do next at the end.
+  - Takes the record that a switchover, a failover, a rejoin, a restore, a drill, a recovery to a point in time, a
+    backup or a cleanup leaves, and returns at most 40 lines of 80 columns, the verdict first, what to do next at the
+    end.
   - The text holds no colours and no control characters, whatever the record holds.
 positional: _input
 options:

@@ -48,6 +48,12 @@ def _backup_verify(arguments: argparse.Namespace) -> int:
     )
 
 
+def _restore_drill(arguments: argparse.Namespace) -> int:
+    from ._drill_work import main as drill_main
+
+    return drill_main(arguments.config)
+
+
 def _backup_options(name: str, command: argparse.ArgumentParser) -> None:
     """The options of the commands about backups; exit code 2 is theirs for a bad configuration, as it is argparse's."""
     command.add_argument(
@@ -77,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
         ("backup", _backup, "run one job of the backup schedule, if it is this host's turn"),
         ("backup-check", _backup_check, "see that the newest verified backups are as young as the policy wants"),
         ("backup-verify", _backup_verify, "prove backups that exist, and note the result beside them"),
+        ("restore-drill", _restore_drill, "restore the newest backups on a throwaway instance, and note the result"),
     ):
         command = commands.add_parser(name, help=purpose, description=purpose)
         command.add_argument("--config", required=True, help="the directory that holds member.json and backup.json")

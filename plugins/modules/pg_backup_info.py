@@ -46,6 +46,11 @@ options:
     description: Return no more than so many, the newest ones. V(0) is all.
     type: int
     default: 0
+  proven_within:
+    description:
+      - A time, such as V(7d) or V(36h). RV(proven) then says whether a restore drill brought one of the backups back
+        within it.
+    type: str
 attributes:
   check_mode:
     description: Can run in check_mode and return changed status prediction without modifying target.
@@ -256,6 +261,15 @@ freshness:
       ok: true
       age: 36000
       what: 'daily: the newest verified full backup of hospital is 10 h old; 30 h are allowed.'
+proven:
+  description: Whether a restore drill brought one of the backups back within O(proven_within), and what is the case.
+  returned: when O(proven_within) is given and O(gather) has V(backups)
+  type: dict
+  sample:
+    ok: true
+    what: The last restore drill of hospital that passed was 3.2 days ago, of 20261119T020000Z-backup-3fa9.
+    id: 20261119T020000Z-backup-3fa9
+    age: 276480
 fresh:
   description: Whether all of them are.
   returned: success
@@ -299,6 +313,7 @@ def main() -> None:
             "pgbackrest": BACKUP["pgbackrest"],
             "gather": {"type": "list", "elements": "str", "choices": ["backups", "server"], "default": ["backups"]},
             "limit": {"type": "int", "default": 0},
+            "proven_within": {"type": "str"},
             **STORE,
         },
         mutually_exclusive=[("config_directory", name) for name in ("cluster", "store", "pgbackrest")],

@@ -11,17 +11,22 @@ short_description: Restores the newest backups on a throwaway instance, proves a
 version_added: 0.1.0
 description:
   - The newest full backup by pg_dump of each database is restored as M(hms.postgres.pg_restore_safe) would, on an
-    instance that is made for it with initdb and removed afterwards. It is reached by its own socket alone. The
-    servers of the host are not touched, so any host will do that gets at the stores, opens the backups, and has
-    PostgreSQL's server of the same major version installed.
-  - Roles that the original cluster had are made first, without a password and without the right to log in.
-    Then the backup is loaded, counted and checked as for a real restore, and O(assertions) are asked.
+    instance that is made for it with initdb and removed afterwards. Roles that the original cluster had are made
+    first, without a password and without the right to log in. Then the backup is loaded, counted and checked as for a
+    real restore.
+  - The newest backup in each pgBackRest repository is restored into a folder of its own and recovered to the end of
+    the archive, so that the WAL is proven too. Every database is connected to and checked, every table read, and every
+    page whose cluster has checksums. Archiving is off, so nothing is written to the repository but the result.
+  - Then O(assertions) are asked, and where there is one an application by Django (O(django)).
+  - The instance is reached by its own sockets alone. The servers of the host are not touched, so any host will do that
+    gets at the stores, opens the backups, and has PostgreSQL's server of the same major version installed.
   - The result is written beside the backup, so that M(hms.postgres.pg_backup_info) shows when it was proven
     restorable. A backup that is damaged counts as verified no more. A failure that may be this host's own, such as a
     missing extension, is told and not held against the backup.
-  - It tells how long each phase took, and how long a restore of the database as large as it is today would take.
+  - It tells how long each phase took, how long a restore of the database as large as it is today would take, and how
+    old what came back is.
   - What a killed run left is known by a marker, and removed by the next one.
-  - Backups by pgBackRest are not restored by this module, nor are those by pg_dump in the directory format.
+  - Dumps in the directory format are restored as far as M(hms.postgres.pg_restore_safe) can.
 options:
   config_directory:
     description:
@@ -38,14 +43,29 @@ options:
         What was backed up in V(production) is not restored elsewhere without O(allow_phi).
     type: str
   databases:
-    description: Only the backups of these. By default those of every database that has any.
+    description:
+      - Only the backups of these. By default those of every database that has any.
+      - A backup by pgBackRest holds all databases; it belongs to the one that it is listed under.
     type: list
     elements: str
     default: []
+  engines:
+    description: Whose backups are restored.
+    type: list
+    elements: str
+    choices: [pg_dump, pgbackrest]
+    default: [pg_dump, pgbackrest]
+  recover_to:
+    description:
+      - How far a backup by pgBackRest is recovered. V(archive_end) replays all WAL that the archive holds, and fails
+        where a segment of it is missing or damaged. V(consistent) stops as soon as the backup is whole.
+    type: str
+    choices: [archive_end, consistent]
+    default: archive_end
   jobs:
     description:
-      - How many jobs restore. With more than one the decrypted archive is staged in O(directory), in a file without a
-        name.
+      - How many jobs restore, and how many processes of pgBackRest. With more than one the decrypted archive of a dump
+        is staged in O(directory), in a file without a name.
     type: int
     default: 1
   assertions:
@@ -73,10 +93,51 @@ options:
     description: Whether patients' data from production may come to a host of another environment for the drill.
     type: bool
     default: false
+  django:
+    description:
+      - A Django application that is asked about what came back, by C(manage.py check) and C(manage.py migrate --plan).
+        Migrations that the backup lacks are told. An application that is broken fails the drill, and is not held
+        against the backup.
+      - It gets to the throwaway instance by a socket of its own, as a role that may read and nothing else (PostgreSQL
+        14 and newer). That it was there is read in the server's log. Settings that name another server in place of
+        what they are given are found out by that, but not kept from it.
+    type: dict
+    suboptions:
+      directory:
+        description: Where C(manage.py) is.
+        type: path
+        required: true
+      os_user:
+        description: The operating system's user that it runs as. Not root, and better not the server's own.
+        type: str
+        required: true
+      python:
+        description: The application's interpreter.
+        type: path
+        default: /usr/bin/python3
+      settings:
+        description: The value of C(DJANGO_SETTINGS_MODULE), where C(manage.py) doesn't say it.
+        type: str
+        default: ""
+      url_variable:
+        description:
+          - The variable of the environment that gets the database's URL. C(PGHOST), C(PGPORT), C(PGUSER) and
+            C(PGDATABASE) are set as well.
+        type: str
+        default: DATABASE_URL
+      environment_file:
+        description:
+          - A file with more variables, C(NAME=value) a line, such as the application's own for systemd. Only root need
+            be able to read it. What it holds is passed in the environment and never told.
+        type: path
+      database:
+        description: Whose application it is. By default the C(database) of C(backup.json).
+        type: str
   directory:
     description:
       - Where the throwaway instance is made. The folder is its own, is made if it is missing, and is removed at the
-        end. It needs room for the largest of the databases. By default C(/var/lib/postgresql/hms-drill-) and the
+        end. It needs room for the largest of the databases, or for the whole instance where pgBackRest's backups come
+        back. By default C(/var/lib/postgresql/hms-drill-) and the
         cluster's name.
     type: path
   settings:
@@ -128,6 +189,7 @@ attributes:
     platforms: posix
     support: full
 requirements:
+  - pgBackRest, with a configuration that gets at the repository, for its backups
   - psycopg >= 3.1 (Debian's package python3-psycopg)
   - PostgreSQL's server of the backup's own major version (postgresql-15)
   - zstd or lz4, and gpg with python-gnupg (python3-gnupg), where the backup needs them
@@ -142,6 +204,7 @@ extends_documentation_fragment:
   - hms.postgres.backup_encryption
   - hms.postgres.backup_store
   - hms.postgres.connection
+  - hms.postgres.pgbackrest
 """
 
 EXAMPLES = r"""
@@ -163,6 +226,17 @@ EXAMPLES = r"""
       shared_buffers: 256MB
   register: drill
 
+- name: The newest backup by pgBackRest, all WAL after it, and what the application says of the result
+  hms.postgres.pg_restore_drill:
+    config_directory: /etc/hms-postgres/hospital
+    engines: [pgbackrest]
+    jobs: 2
+    django:
+      directory: /srv/hospital/app
+      python: /srv/hospital/venv/bin/python
+      os_user: hospital
+      environment_file: /etc/hospital/app.env
+
 - name: How long a restore would take today
   ansible.builtin.debug:
     msg: "{{ drill.results | map(attribute='projected_rto_seconds') }}"
@@ -177,9 +251,12 @@ id:
 results:
   description:
     - What came of each backup. On failure they stand in RV(details).
-    - The phase C(load) is fetching, decrypting and restoring together. C(restore_seconds) is everything that a
-      restore takes, and C(projected_rto_seconds) the same in proportion to the size of today.
-    - C(present_bytes) is null where the live server could not be asked.
+    - The phase C(load) is fetching, decrypting and restoring together; C(recover) is replaying WAL.
+      C(restore_seconds) is everything that a restore takes, and C(projected_rto_seconds) the same in proportion to the
+      size of today.
+    - C(rpo_seconds) is how old what came back is. Of a dump it is the age of the dump, of pgBackRest's backup that of
+      the last transaction in the archive.
+    - C(present_bytes) is null where the live server could not be asked. C(label) and C(recovered) are pgBackRest's.
   returned: success
   type: list
   elements: dict
@@ -199,7 +276,36 @@ results:
       database_bytes: 1736000000
       present_bytes: 1790000000
       projected_rto_seconds: 48.6
+      rpo_seconds: 39841.2
+      label: ""
+      recovered: {}
+      django: {check: ok, migrations: ok, pending: [patients.0007_ward]}
       validations: [{name: contents, ok: true, detail: "9 tables, 1845 rows, 5 large objects, as in the manifest"}]
+    - database: hospital
+      engine: pgbackrest
+      id: 20261122T120000Z-backup-9c41
+      store: pgbackrest hospital repo1
+      ok: true
+      problems: []
+      reason: ""
+      noted: true
+      seconds: {prepare: 0.1, load: 62.3, recover: 8.8, validate: 21.0, checksums: 9.4}
+      restore_seconds: 71.1
+      bytes: 512303104
+      bytes_per_second: 8223163
+      database_bytes: 1801000000
+      present_bytes: 1855000000
+      projected_rto_seconds: 73.0
+      rpo_seconds: 48.7
+      label: 20261118-120000F_20261122-120000I
+      recovered:
+        to: archive_end
+        lsn: 3/9A000000
+        timeline: 2
+        segment: "000000010000000300000099"
+        last_transaction: "2026-11-22T15:44:11.300Z"
+      django: {check: ok, migrations: ok, pending: []}
+      validations: [{name: checksums, database: "", ok: true, detail: 219872 pages hold}]
 planned:
   description: In check mode, what would be restored, with what speaks against it.
   returned: success
@@ -207,6 +313,7 @@ planned:
   elements: dict
   sample:
     - database: hospital
+      engine: pg_dump
       id: 20261122T020000Z-backup-3fa9
       store: folder:/srv/backups
       bytes: 402653184
@@ -251,55 +358,11 @@ details:
   sample: {id: 20261122T154500Z-drill-3fa9, results: []}
 """
 
-import dataclasses
-import typing as t
-
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.hms.postgres.plugins.module_utils import _module
-from ansible_collections.hms.postgres.plugins.module_utils._artifact.options import encryption_from
-from ansible_collections.hms.postgres.plugins.module_utils._artifact.sources import of_params
-from ansible_collections.hms.postgres.plugins.module_utils._backup import policy as policies
-from ansible_collections.hms.postgres.plugins.module_utils._backup.policy_sources import of_policy
-from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
-from ansible_collections.hms.postgres.plugins.module_utils._command import SystemRunner
-from ansible_collections.hms.postgres.plugins.module_utils._drill.arguments import DRILL, asked_of, drill, order_from
-from ansible_collections.hms.postgres.plugins.module_utils._drill.model import FORCED, Task
-from ansible_collections.hms.postgres.plugins.module_utils._restore import order as orders
-from ansible_collections.hms.postgres.plugins.module_utils._restore.manager import restore
-
-BY = "module pg_restore_drill"
-
-
-def work(params: dict[str, t.Any], *, check_mode: bool) -> _module.Result:
-    """What rooms may not know of each other is put together here: the host's policy, the restore, the drill."""
-    runner, clock = SystemRunner(), SystemClock()
-    base: t.Mapping[str, t.Any] = {}
-    if params.get("config_directory"):
-        policy = policies.load(params["config_directory"])
-        base, sources = policy.base, of_policy(policy)
-        known = [encryption_from(base.get("encryption")), *(job.wish.encryption for job in policy.jobs)]
-    else:
-        sources, known = of_params(params), []
-
-    def bring_back(task: Task) -> _module.Result:
-        asked = asked_of(params.get("assertions"), task.database)
-        own = {**params, "database": task.database, "confirm": task.database, "assertions": asked}
-        made = dataclasses.replace(
-            orders.order_from(own, base=base, sources=task.sources, known=known),
-            connection=task.connection,
-            backup=task.backup,
-            state_dir=task.state_dir,
-            work_dir=f"{task.state_dir}/restore",
-            allow_other_system=True,
-            force=FORCED,
-            timeout=task.timeout,
-        )
-        return restore(made, check_mode=False, runner=runner, clock=clock, by=BY)
-
-    encryption = orders.opens(params.get("encryption") or {}, known)
-    order = order_from(params, base=base, sources=sources, encryption=encryption)
-    return drill(order, check_mode=check_mode, runner=runner, clock=clock, restore=bring_back, by=BY)
+from ansible_collections.hms.postgres.plugins.module_utils._drill.arguments import DRILL
+from ansible_collections.hms.postgres.plugins.module_utils._drill_work import work
 
 
 def main() -> None:

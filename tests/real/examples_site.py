@@ -122,6 +122,7 @@ SCENES: dict[str, tuple[Example, ...]] = {
             (True, True, False),
             {**CONFIG, "/run/keys/escrow.asc": "{{ lab_escrow_key }}"},
             {"pg_restore_drill": {"directory": "{{ lab_drill }}"}},
+            only=(0, 1, 3),
         ),
     ),
     "repository": (
@@ -140,6 +141,20 @@ SCENES: dict[str, tuple[Example, ...]] = {
             (False, True, True, True),
             {**CONFIG, "2025-06-22 08:00:00+02": "{{ lab_since }}", "2025-06-22 12:00:00+02": "{{ lab_until }}"},
             {"pg_pitr": {"port": "{{ lab_port }}", "directory": "{{ lab_side }}"}},
+        ),
+        Example(
+            "pg_restore_drill",
+            "db1",
+            (True,),
+            {
+                **CONFIG,
+                "/srv/hospital/app": "{{ lab_app }}",
+                "/srv/hospital/venv/bin/python": "/usr/bin/python3",
+                "/etc/hospital/app.env": "{{ lab_app }}/app.env",
+                "os_user: hospital": "www-data",
+            },
+            {"pg_restore_drill": {"directory": "{{ lab_drill }}"}},
+            only=(2,),
         ),
     ),
     "standby": (

@@ -15,7 +15,7 @@ import typing as t
 
 import pytest
 
-from ansible_collections.hms.postgres.tests.real import examples_site, pgbackrest_site, restore_site
+from ansible_collections.hms.postgres.tests.real import django_site, examples_site, pgbackrest_site, restore_site
 from ansible_collections.hms.postgres.tests.real.backup_site import Keys, keys_in
 from ansible_collections.hms.postgres.tests.real.engine_hosts import Database
 from ansible_collections.hms.postgres.tests.real.engine_site import SETTINGS, EngineSite
@@ -256,12 +256,16 @@ def test_a_point_in_time(lab: Lab, tmp_path: pathlib.Path) -> None:
         "lab_until": site.instance.sql("SELECT clock_timestamp()"),
         "lab_port": lab.port(),
         "lab_side": str(side),
+        "lab_app": str(django_site.Application(lab.folder / "application").folder),
+        "lab_drill": str(lab.folder / "drill"),
     }
     hosts = {"vars": variables, "database": {"db1": {"hms_config_dir": str(tmp_path)}}}
     examples_site.play("pitr", tmp_path, hosts, {})
     judge_all(tmp_path, "pitr")
     assert site.instance.sql("SELECT count(*) FROM patients_patient", dbname="hospital") == "50"
     assert not side.exists()
+    assert not (lab.folder / "drill").exists()
+    assert "hms-restored" in site.info()[-1]["annotation"]
 
 
 @contextlib.contextmanager

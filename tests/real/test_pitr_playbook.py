@@ -50,6 +50,7 @@ class Host:
             "hms_cluster": "hospital",
             "hms_environment": "production",
             "hms_config_dir": str(folder),
+            "hms_records_dir": str(folder / "kept"),
         }
         hosts = {"all": {"vars": variables, "children": {"database": {"hosts": {"db1": {}}}}}}
         self.inventory.write_text(json.dumps(hosts))
@@ -113,6 +114,11 @@ def test_by_time_in_check_mode_and_by_transaction(host: Host, bad: Moment) -> No
     assert "restore" in printed or "advance" in printed
     printed = host.play(target_xid=bad.xid, confirm="hospital")
     assert "paused" in printed
+    pages = list((host.inventory.parent / "kept").glob("*-pitr-*.html"))
+    assert any(
+        f"The side cluster is paused at just before transaction {bad.xid}." in page.read_text() for page in pages
+    )
+    assert all(page.with_suffix(".json").exists() for page in pages)
     assert "says no time zone" in host.play(rc=2, target_time=bad.after[:-3], confirm="hospital")
 
 

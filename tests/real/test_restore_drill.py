@@ -7,13 +7,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
 import shutil
 import signal
-import subprocess
-import sys
 import typing as t
 
 import pytest
@@ -22,51 +21,13 @@ from ansible_collections.hms.postgres.plugins.module_utils._backup.info import i
 from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
 from ansible_collections.hms.postgres.plugins.module_utils._command import SystemRunner
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError
-from ansible_collections.hms.postgres.plugins.module_utils._module import Result
 from ansible_collections.hms.postgres.plugins.module_utils._tools.pg_ctl import inhabitants
-from ansible_collections.hms.postgres.plugins.modules import pg_restore_drill
 from ansible_collections.hms.postgres.tests.real import backup_site, restore_site
 from ansible_collections.hms.postgres.tests.real.backup_site import PASSPHRASE, ROWS, odd_database
+from ansible_collections.hms.postgres.tests.real.drill_site import ENCRYPTION, DrillSite, workers
 from ansible_collections.hms.postgres.tests.real.lab import Instance, Lab, until
-from ansible_collections.hms.postgres.tests.real.restore_site import RestoreSite
 
-ENCRYPTION = {"passphrase": PASSPHRASE}
 PHASES = ["analyze", "create", "load", "look", "prepare", "properties", "validate"]
-
-
-class DrillSite(RestoreSite):
-    """A site whose backups come back on throwaway instances."""
-
-    @property
-    def place(self) -> pathlib.Path:
-        """Where they are made: below the server's folder, which its user gets to."""
-        return self.instance.folder / f"drill-{self.folder.parent.name[-20:]}"
-
-    def order(self, **changes: t.Any) -> dict[str, t.Any]:
-        """The drill's arguments."""
-        # a test has no use for times that a disk would have
-        settings = {"fsync": False, **changes.pop("settings", {})}
-        given = super().order(directory=str(self.place), encryption=ENCRYPTION, settings=settings, **changes)
-        del given["database"]
-        return given
-
-    def drill(self, *, check_mode: bool = False, **changes: t.Any) -> Result:
-        """Drill, in this process."""
-        return pg_restore_drill.work(self.order(**changes), check_mode=check_mode)
-
-    def failed(self, **changes: t.Any) -> HmsError:
-        """Drill, and see it fail."""
-        with pytest.raises(HmsError) as caught:
-            self.drill(**changes)
-        return caught.value
-
-    def noted(self, identifier: str) -> list[dict[str, t.Any]]:
-        """What stands beside a backup, read from its file."""
-        path = self.members(identifier) / "verification.json"
-        if not path.exists():
-            return []
-        found: list[dict[str, t.Any]] = json.loads(path.read_text(encoding="utf-8"))["verifications"]
-        return found
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +114,7 @@ def test_the_newest_backups_come_back_and_it_is_noted(site: DrillSite, server: I
     ]
     assert record["results"] == json.loads(json.dumps(done.values["results"]))
     assert PASSPHRASE not in json.dumps(record)
-    listed = pg_backup_info_of(site)
+    listed = site.listed()
     assert {name: bool(found["restored_at"]) for name, found in listed.items()} == {
         older["id"]: False,
         made["id"]: True,
@@ -194,9 +155,23 @@ def test_damage_is_told_recorded_and_held_against_the_backup(site: DrillSite) ->
     assert record["outcome"]["status"] == "failed"
     assert "SHA-256 differs" in record["outcome"]["message"]
     assert [(one["level"], one["ok"]) for one in site.noted(broken["id"])] == [("restored", False)]
-    listed = pg_backup_info_of(site)
+    listed = site.listed()
     assert (listed[broken["id"]]["verified"], listed[broken["id"]]["restored_at"]) == (False, None)
     assert listed[whole["id"]]["restored_at"]
+
+
+def test_a_repository_that_can_not_be_read_does_not_keep_dumps_from_coming_back(site: DrillSite) -> None:
+    made = site.backup(database="second").values["backup"]
+    error = site.failed(pgbackrest={"config": "/nonexistent/pgbackrest.conf"})
+    lost, dump = error.details["results"]
+    assert (lost["engine"], lost["ok"], lost["reason"]) == ("pgbackrest", False, "no_pgbackrest")
+    assert "there is no /nonexistent/pgbackrest.conf" in lost["problems"][0]
+    assert (dump["id"], dump["ok"], site.record(error.details["record"])["outcome"]["status"]) == (
+        made["id"],
+        True,
+        "failed",
+    )
+    assert [one["ok"] for one in site.noted(made["id"])] == [True]
 
 
 def test_an_answer_that_is_not_the_expected_one_spares_the_backup(site: DrillSite) -> None:
@@ -207,7 +182,7 @@ def test_an_answer_that_is_not_the_expected_one_spares_the_backup(site: DrillSit
     assert (result["reason"], result["noted"]) == ("validation_failed", False)
     assert "answers 500 in place of 501" in result["problems"][0]
     assert site.noted(made["id"]) == []
-    assert pg_backup_info_of(site)[made["id"]]["verified"]
+    assert site.listed()[made["id"]]["verified"]
 
 
 def test_what_a_killed_drill_left_goes_with_the_next_one(site: DrillSite) -> None:
@@ -256,41 +231,10 @@ def test_a_folder_of_somebody_else_is_refused(site: DrillSite) -> None:
 
 
 def play(site: DrillSite, *options: str, rc: int = 0, **variables: t.Any) -> str:
-    """Run playbooks/restore_drill.yml on a host with the role's backup.json; what it printed, as one line."""
-    policy = {
-        **{name: site.order()[name] for name in ("cluster", "login_host", "login_port", "state_dir", "store")},
-        "environment": "testing",
-        "database": "second",
-        "schedule": {"daily": {"type": "full", "cron": "0 2 * * *", "restored_within": "8d"}},
-    }
-    (site.folder / "backup.json").write_text(json.dumps(policy))
-    known = {
-        "ansible_connection": "local",
-        "ansible_python_interpreter": sys.executable,
-        "hms_cluster": "hospital",
-        "hms_environment": "testing",
-        "hms_config_dir": str(site.folder),
-    }
-    hosts = {"all": {"vars": known, "children": {"database": {"hosts": {"db1": {}}}}}}
-    (site.folder / "hosts.json").write_text(json.dumps(hosts))
-    program = str(pathlib.Path(sys.executable).with_name("ansible-playbook"))
-    given = json.dumps({"directory": str(site.place), "settings": {"fsync": False}, **variables})
-    done = subprocess.run(
-        [program, "-i", f"{site.folder}/hosts.json", "playbooks/restore_drill.yml", "-e", given, *options],
-        cwd=backup_site.ROOT,
-        env={
-            **os.environ,
-            "ANSIBLE_CONFIG": str(backup_site.ROOT / "ansible.cfg"),
-            "ANSIBLE_NOCOLOR": "1",
-            "LC_ALL": "C.UTF-8",
-        },
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == rc, done.stdout + done.stderr
-    return " ".join((done.stdout + done.stderr).split())
+    """Run playbooks/restore_drill.yml; what it printed, as one line."""
+    site.write_policy()
+    given = {"directory": str(site.place), "settings": {"fsync": False}, **variables}
+    return site.play("restore_drill", *options, rc=rc, **given)
 
 
 def test_the_playbook_shows_a_table_and_satisfies_the_policy(site: DrillSite) -> None:
@@ -303,6 +247,14 @@ def test_the_playbook_shows_a_table_and_satisfies_the_policy(site: DrillSite) ->
     printed = play(site, host="db1")
     assert f"second {made['id']} yes" in printed
     assert "AT TODAY'S SIZE" in printed
+    (page,) = (site.folder / "kept").glob("*.html")
+    (record,) = (site.folder / "kept").glob("*.json")
+    assert record.read_bytes() == (site.state / "records" / record.name).read_bytes()
+    assert (page.stat().st_mode & 0o77, record.stat().st_mode & 0o77) == (0, 0)
+    shown = page.read_text(encoding="utf-8")
+    assert made["id"] in shown
+    assert hashlib.sha256(record.read_bytes()).hexdigest() in shown
+    assert f"Report: {page}" in printed
     after = fresh(site)
     assert (after["ok"], after["restored_age"] < 600) == (True, True)
     path = site.data_file(made["id"])
@@ -322,17 +274,6 @@ def fresh(site: DrillSite) -> dict[str, t.Any]:
     return dict(verdict)
 
 
-def workers(place: pathlib.Path) -> list[str]:
-    """The processes that work below a folder, also where that was removed under them."""
-    found = []
-    for entry in pathlib.Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            where = os.readlink(entry / "cwd") if entry.name.isdigit() else ""
-            if where.startswith(str(place)):
-                found.append(f"{entry.name} {where}")
-    return found
-
-
 def titles(data: pathlib.Path) -> list[bytes]:
     """What the processes of a server say that they do."""
     found = []
@@ -340,10 +281,3 @@ def titles(data: pathlib.Path) -> list[bytes]:
         with contextlib.suppress(OSError):
             found.append(pathlib.Path(f"/proc/{pid}/cmdline").read_bytes())
     return found
-
-
-def pg_backup_info_of(site: DrillSite) -> dict[str, dict[str, t.Any]]:
-    """The list of backups, as the module gives it."""
-    params = {"cluster": "hospital", "store": {"folder": str(site.store)}}
-    found = info(params, check_mode=True, runner=SystemRunner(), clock=SystemClock())
-    return {backup["id"]: backup for backup in found.values["backups"]}

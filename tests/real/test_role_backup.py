@@ -84,6 +84,16 @@ class Site:
                 "of_a_standby": {"type": "full", "cron": "5 2 * * *", "run_on": "standby"},
                 "never": {"type": "full", "cron": "0 0 1 1 *", "enabled": False},
             },
+            "backup_drill": {
+                "host": "db1",
+                "cron": "30 4 * * 0",
+                "engines": ["pgbackrest"],
+                "directory": f"{lab.folder}/drill",
+                "settings": {"fsync": False},
+                "assertions": [
+                    {"name": "patients", "database": "hospital", "sql": "SELECT count(*) FROM patient", "expect": 1234}
+                ],
+            },
         }
 
     def s3(self, prefix: str) -> dict[str, t.Any]:
@@ -214,6 +224,8 @@ def test_the_cron_file_holds_what_is_to_run(site: Site) -> None:
         "of_a_standby",
     }
     assert sum("backup-check" in line for line in lines) == 1
+    (drill,) = (line for line in lines if f"restore-drill --config {site.config}" in line)
+    assert drill.startswith("30 4 * * 0 root nice -n 10 ")
     assert all(re.match(r"^(\S+ ){5}root nice -n 10 ionice -c best-effort -n 7 ", line) for line in lines)
     assert stat.S_IMODE(site.cron.stat().st_mode) == 0o644
 
@@ -251,6 +263,20 @@ def test_physical_backups_are_made_and_listed(site: Site) -> None:
         "--output=json",
     )
     assert [found["type"] for found in json.loads(listed)[0]["backup"]] == ["full", "incr"]
+
+
+def test_the_drill_of_the_schedule_brings_the_repository_back(site: Site) -> None:
+    """From the bucket, through WAL that the server archived, to the last patient."""
+    site.backup("incremental")
+    said = site.job(f"restore-drill --config {site.config}")
+    assert re.search(r"of hospital \(pgbackrest\) came back in", said)
+    assert not (site.folder.parent / "drill").exists()
+    notes = run(
+        *("runuser", "-u", "postgres", "--", "pgbackrest", f"--config={site.config}/pgbackrest.conf"),
+        *("--stanza=hospital", "info", "--output=json"),
+    )
+    newest = json.loads(notes)[0]["backup"][-1]
+    assert json.loads(newest["annotation"]["hms-restored"])["ok"] is True
 
 
 def test_it_is_another_hosts_turn(site: Site) -> None:
@@ -296,6 +322,9 @@ def test_the_jobs_leave_metrics(site: Site) -> None:
         ({"backup_jobs": {"daily": {"cron": "every night"}}}, "five"),
         ({"backup_jobs": {"daily": {"type": "half"}}}, "half"),
         ({"backup_notify": {"pigeon": {}}}, "pigeon"),
+        ({"backup_drill": {"cron": "@weekly"}}, "must name a host of this inventory"),
+        ({"backup_drill": {"host": "db1", "cron": "every sunday"}}, "drill"),
+        ({"backup_drill": {"host": "db1", "assertion": []}}, "has no argument assertion"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_changes(

@@ -18,6 +18,7 @@ import typing as t
 from .._clock import iso
 from .._record import is_id
 from .._tools.pgbackrest import BackupSet, Generation, PgBackRest, Stanza
+from .catalog import RESTORED
 from .manifest import Manifest, Member, Verification, verification_from
 
 ENGINE = "pgbackrest"
@@ -30,6 +31,8 @@ NOTE_BY = "hms-by"
 NOTE_ENVIRONMENT = "hms-environment"
 NOTE_COMPRESSION = "hms-compression"
 NOTE_VERIFICATION = "hms-verification"
+NOTE_RESTORED = "hms-restored"
+"""What the last restore drill came to: a note of its own, for the next verification writes over the other."""
 _PROBLEMS_KEPT = 5
 _PROBLEM_LENGTH = 200
 
@@ -62,13 +65,25 @@ def note_of(verification: Verification) -> str:
     return json.dumps(data, ensure_ascii=True, separators=(",", ":"))
 
 
-def verification_of(backup: BackupSet) -> Verification | None:
-    """What was proven about a backup; a note that isn't ours counts as none."""
-    text = backup.annotations.get(NOTE_VERIFICATION, "")
+def verifications_of(backup: BackupSet) -> tuple[Verification, ...]:
+    """What was proven about a backup, oldest first; a note that isn't ours counts as none."""
+    found = [one for name in (NOTE_VERIFICATION, NOTE_RESTORED) if (one := _noted(backup, name)) is not None]
+    return tuple(sorted(found, key=lambda one: one.at))
+
+
+def _noted(backup: BackupSet, name: str) -> Verification | None:
+    text = backup.annotations.get(name, "")
     try:
         return verification_from(json.loads(text)) if text else None
     except (ValueError, TypeError, KeyError):
         return None
+
+
+def verification_of(backup: BackupSet) -> Verification | None:
+    """The one of them that counts: the newest, but after a restore that failed only a restore that works."""
+    found = verifications_of(backup)
+    failed = [one for one in found if one.level in RESTORED and not one.ok]
+    return failed[-1] if failed else found[-1] if found else None
 
 
 def compression_note(method: str, level: int | None) -> str:

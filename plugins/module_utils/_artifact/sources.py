@@ -117,7 +117,8 @@ def physical_entries(driver: PgBackRest, stanza: Stanza, sources: Sources, datab
     made = pgbackrest_catalog.entries(
         stanza, cluster=sources.cluster, environment=sources.environment, database=database
     )
-    return [Entry(one, driver.place, () if one.verification is None else (one.verification,)) for one in made]
+    proofs = {backup.label: pgbackrest_catalog.verifications_of(backup) for backup in stanza.backups}
+    return [Entry(one, driver.place, proofs[str(one.contents["label"])]) for one in made]
 
 
 def _look_at_wal(driver: PgBackRest, stanza: Stanza, found: dict[str, wal.Window]) -> list[Problem]:

@@ -110,9 +110,15 @@ def _judge(points: list[Point], demand: Demand, now: datetime.datetime) -> Fresh
         for point in points
         if (point.database, point.engine) == (demand.database, demand.engine) and point.type in types
     ]
+    drilled = alike if demand.engine != "pgbackrest" else _of_repository(points, demand)
     if demand.max_age is None:
-        return _drilled(_verdict(demand, True, ""), alike, demand, now)
-    return _drilled(_young(alike, demand, demand.max_age, now), alike, demand, now)
+        return _drilled(_verdict(demand, True, ""), drilled, demand, now)
+    return _drilled(_young(alike, demand, demand.max_age, now), drilled, demand, now)
+
+
+def _of_repository(points: list[Point], demand: Demand) -> list[Point]:
+    """pgBackRest's backups build on each other: a drill takes the newest, and reads what that builds on."""
+    return [point for point in points if (point.database, point.engine) == (demand.database, demand.engine)]
 
 
 def _drilled(found: Freshness, alike: list[Point], demand: Demand, now: datetime.datetime) -> Freshness:

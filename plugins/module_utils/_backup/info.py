@@ -14,13 +14,13 @@ from .._artifact import pgbackrest_wal as wal
 from .._artifact.catalog import Entry
 from .._artifact.options import bad_config
 from .._artifact.sources import Seen, Sources, look, of_params
-from .._clock import Clock, iso
+from .._clock import Clock, iso, parse_iso
 from .._command import CommandRunner
 from .._errors import HmsError
 from .._module import Result
 from .._postgres import connect
 from . import policy as policies
-from .freshness import Demand, Freshness, Point, judge
+from .freshness import SKEW, Demand, Freshness, Point, judge, words
 from .model import Wish
 from .policy_sources import jobs_of, of_policy
 
@@ -90,7 +90,29 @@ def _backups(
         "jobs": [job.as_dict() for job in jobs],
         "freshness": [one.as_dict() for one in fresh],
         "fresh": all(one.ok for one in fresh),
+        **({"proven": proven_within(params, seen.catalog.entries, now)} if params.get("proven_within") else {}),
     }
+
+
+def proven_within(
+    params: t.Mapping[str, t.Any], entries: t.Iterable[Entry], now: datetime.datetime
+) -> dict[str, t.Any]:
+    """Whether a restore drill brought any of these backups back as lately as is demanded."""
+    try:
+        allowed = policies.seconds_of("proven_within", params["proven_within"])
+    except ValueError as error:
+        raise bad_config(f"{error}.") from error
+    drilled = [(entry.restored.at, entry.id) for entry in entries if entry.restored]
+    of = f" of {params['database']}" if params.get("database") else ""
+    if not drilled:
+        told = f"No backup{of} that is there was ever restored by a drill."
+        return {"ok": False, "what": told, "id": "", "age": None}
+    at, identifier = max(drilled)
+    age = (now - parse_iso(at)).total_seconds()
+    ok = -SKEW.total_seconds() <= age <= allowed
+    told = f"The last restore drill{of} that passed was {words(age)} ago, of {identifier}"
+    told += "." if ok else f"; one within {words(allowed)} is demanded."
+    return {"ok": ok, "what": told, "id": identifier, "age": round(age)}
 
 
 def freshness_of(jobs: t.Iterable[policies.Job], entries: t.Iterable[Entry], now: datetime.datetime) -> list[Freshness]:

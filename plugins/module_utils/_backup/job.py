@@ -172,7 +172,7 @@ def _speaker(command: str) -> Say:
     return say
 
 
-def _guarded(command: str, work: t.Callable[[Say], int]) -> int:
+def guarded(command: str, work: t.Callable[[Say], int]) -> int:
     """Whatever goes wrong is one line and an exit code, never a stack of calls."""
     say = _speaker(command)
     try:
@@ -199,7 +199,7 @@ def main_backup(config: str, name: str) -> int:
         say(f"{name}: {job.wish.type} of {job.wish.database} with {job.wish.engine}, {iso(ports.clock.now())}.")
         return JobRun(policy, job, ports).run()
 
-    return _guarded("backup", work)
+    return guarded("backup", work)
 
 
 def main_check(config: str, name: str) -> int:
@@ -209,7 +209,7 @@ def main_check(config: str, name: str) -> int:
         policy = policies.load(config)
         return check(policy, [policy.job(name)] if name else policy.jobs, Ports(SystemRunner(), SystemClock(), say))
 
-    return _guarded("backup-check", work)
+    return guarded("backup-check", work)
 
 
 def main_verify(config: str, name: str, *, identifier: str, which: str, level: str) -> int:
@@ -237,4 +237,4 @@ def main_verify(config: str, name: str, *, identifier: str, which: str, level: s
                 say(f"warning: {warning}")
         return DONE
 
-    return _guarded("backup-verify", work)
+    return guarded("backup-verify", work)

@@ -109,6 +109,30 @@ class Reporter:
             event = self._event("failure", "verification", job, **_of_error(error))
             self._send(dataclasses.replace(event, job="", type="", engine="", where=()))
 
+    def drill_failed(self, error: HmsError, seconds: float) -> None:
+        """A restore drill did not bring everything back."""
+        self._tell_of_drill("failure", seconds, _of_error(error))
+
+    def drilled(self, results: t.Sequence[t.Mapping[str, t.Any]], seconds: float, warnings: t.Sequence[str]) -> None:
+        """A restore drill brought everything back."""
+        told = ", ".join(f"{one['id']} of {one['database']} ({one['engine']})" for one in results)
+        self._tell_of_drill("success", seconds, {"message": f"Came back: {told}."}, warnings)
+
+    def _tell_of_drill(
+        self,
+        kind: t.Literal["success", "failure"],
+        seconds: float,
+        told: t.Mapping[str, str],
+        warnings: t.Sequence[str] = (),
+    ) -> None:
+        if not self._policy.jobs:
+            return
+        event = self._event(kind, "restore drill", self._policy.jobs[0], seconds=seconds, **told)
+        event = dataclasses.replace(event, job="", type="", engine="", where=(), database="", warnings=tuple(warnings))
+        self._send(event)
+        for job in self._policy.jobs:
+            self.measure(job)
+
     def _event(self, kind: t.Literal["start", "success", "failure"], what: str, job: Job, **more: t.Any) -> Event:
         wish = job.wish
         where = [open_store(spec).name for spec in wish.stores]
@@ -170,6 +194,10 @@ def _known(path: str) -> list[Sample]:
         return []
 
 
+def _of_repository(job: Job, entry: Entry) -> bool:
+    return (entry.manifest.database, entry.manifest.engine) == (job.wish.database, job.wish.engine)
+
+
 def catalog_values(job: Job, entries: t.Sequence[Entry], now: float) -> dict[str, float]:
     """What the catalog says about a job's backups."""
     values = {} if job.max_age is None else {"hms_backup_max_age_seconds": job.max_age}
@@ -183,7 +211,9 @@ def catalog_values(job: Job, entries: t.Sequence[Entry], now: float) -> dict[str
     alike = [entry for entry in entries if entry.manifest.engine == job.wish.engine and entry.manifest.type in good]
     if job.restored_within is not None:
         values["hms_backup_restored_within_seconds"] = job.restored_within
-    drills = [parse_iso(entry.restored.at).timestamp() for entry in own if entry.restored]
+    # pgBackRest's backups build on each other, so a drill of any of them will do
+    drilled = own if job.wish.engine != "pgbackrest" else [one for one in entries if _of_repository(job, one)]
+    drills = [parse_iso(entry.restored.at).timestamp() for entry in drilled if entry.restored]
     if drills:
         values["hms_backup_last_restored_timestamp_seconds"] = max(drills)
     values["hms_backup_count"] = float(len({entry.id for entry in own}))

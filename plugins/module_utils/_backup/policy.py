@@ -9,6 +9,7 @@ It holds what the module pg_backup takes as arguments, and beside that::
     schedule: {daily: {type: full, cron: "0 2 * * *", retention: {days: 30}, run_on: primary, max_age: 30h}, …}
     notify:   where to say how it went
     metrics:  {path: the textfile that node_exporter reads}
+    drill:    {cron: "30 4 * * 0", …}   what the module pg_restore_drill takes, on the host that drills
 
 A job may give any of the module's arguments for itself. How old its newest verified backup may be follows from its
 cron expression where it isn't said.
@@ -34,7 +35,9 @@ from .wishes import wish_from
 FILE_NAME = "backup.json"
 
 _OWN = {"cron", "run_on", "max_age", "restored_within", "enabled", "watch"}
-_SHARED = {"schedule", "notify", "metrics"}
+_SHARED = {"schedule", "notify", "metrics", "drill"}
+DRILL_OWN = frozenset({"host", "cron", "enabled"})
+"""What the drill's part says of itself; the rest are arguments of the module."""
 _RUN_ON = ("primary", "standby", "any")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _AGE = re.compile(r"(?P<amount>\d+(\.\d+)?)\s*(?P<unit>[smhdw]?)")
@@ -89,6 +92,7 @@ class Policy:
     jobs: tuple[Job, ...] = ()
     notify: t.Mapping[str, t.Any] = dataclasses.field(default_factory=dict, repr=False)
     metrics: t.Mapping[str, t.Any] = dataclasses.field(default_factory=dict)
+    drill: t.Mapping[str, t.Any] = dataclasses.field(default_factory=dict, repr=False)
 
     def job(self, name: str) -> Job:
         """A job by its name."""
@@ -132,9 +136,20 @@ def parse(data: t.Any) -> Policy:
     path = str(metrics.get("path") or "/x.prom")
     if set(metrics) - {"path"} or not path.startswith("/") or not path.endswith(".prom"):
         raise bad_config("metrics has one setting, path, the absolute path of a file that ends in .prom.")
+    _check_drill(parts["drill"])
     schedule = parts["schedule"]
     jobs = [_job(str(name), job, base) for name, job in schedule.items() if not _switched_off(name, job)]
-    return Policy(base, tuple(jobs), parts["notify"], parts["metrics"])
+    return Policy(base, tuple(jobs), parts["notify"], parts["metrics"], parts["drill"])
+
+
+def _check_drill(data: t.Mapping[str, t.Any]) -> None:
+    """Refuse a schedule of drills that never comes."""
+    cron = data.get("cron") or ""
+    try:
+        if cron and parse_cron(str(cron)).longest_gap() is None:
+            raise bad_config(f"drill: {cron!r} never comes twice.")
+    except ValueError as error:
+        raise bad_config(f"drill: {error}.") from error
 
 
 def _switched_off(name: t.Any, data: t.Any) -> bool:
@@ -155,9 +170,9 @@ def _job(name: str, data: t.Mapping[str, t.Any], base: t.Mapping[str, t.Any]) ->
     cron = data.get("cron") or ""
     try:
         gap = parse_cron(str(cron)).longest_gap() if cron else None
-        max_age = _age("max_age", data["max_age"]) if data.get("max_age") is not None else _usual_age(gap)
+        max_age = seconds_of("max_age", data["max_age"]) if data.get("max_age") is not None else _usual_age(gap)
         drilled = data.get("restored_within")
-        restored_within = None if drilled is None else _age("restored_within", drilled)
+        restored_within = None if drilled is None else seconds_of("restored_within", drilled)
         wish = wish_from({**base, **{key: value for key, value in data.items() if key not in _OWN}})
         check_retention(wish)
     except (HmsError, ValueError) as error:
@@ -176,11 +191,11 @@ def _job(name: str, data: t.Mapping[str, t.Any], base: t.Mapping[str, t.Any]) ->
 
 def _check_drilled(name: str, wish: Wish, restored_within: float | None) -> None:
     """Refuse to demand what no drill can give."""
-    if restored_within is not None and (wish.engine, wish.type) != ("pg_dump", "full"):
-        raise bad_config(f"schedule.{name}: restored_within is for full backups by pg_dump: the drill restores those.")
+    if restored_within is not None and wish.engine == "pg_dump" and wish.type != "full":
+        raise bad_config(f"schedule.{name}: restored_within is for full backups: the drill restores those.")
 
 
-def _age(name: str, value: t.Any) -> float:
+def seconds_of(name: str, value: t.Any) -> float:
     """Seconds, from a number or from ``90m``, ``26h``, ``8d``, ``2w``."""
     match = _AGE.fullmatch(str(value).strip())
     seconds = float(match["amount"]) * _SECONDS[match["unit"]] if match else 0.0

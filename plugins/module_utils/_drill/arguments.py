@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import socket
 import typing as t
@@ -18,8 +19,9 @@ from .._clock import Clock
 from .._command import CommandRunner
 from .._module import Result
 from .._postgres import connect
-from .model import Order, Restore
-from .operation import Drill, Ports
+from .attempt import Ports
+from .model import ENGINES, Application, Order, Prove, RecoverTo, Restore
+from .operation import Drill
 
 DIRECTORY = "/var/lib/postgresql/hms-drill-{cluster}"
 # what isn't given comes from the host's own file, so nothing has a default here
@@ -31,6 +33,8 @@ DRILL: Spec = {
     "cluster": {"type": "str"},
     "environment": {"type": "str"},
     "databases": NAMES,
+    "engines": {"type": "list", "elements": "str", "choices": list(ENGINES), "default": list(ENGINES)},
+    "recover_to": {"type": "str", "choices": ["archive_end", "consistent"], "default": "archive_end"},
     "jobs": {"type": "int", "default": 1},
     "assertions": {
         "type": "list",
@@ -46,11 +50,32 @@ DRILL: Spec = {
     "allow_phi": {"type": "bool", "default": False},
     "directory": {"type": "path"},
     "settings": {"type": "dict", "default": {}},
+    "django": {
+        "type": "dict",
+        "options": {
+            "directory": {"type": "path", "required": True},
+            "os_user": {"type": "str", "required": True},
+            "python": {"type": "path", "default": Application.python},
+            "settings": {"type": "str", "default": ""},
+            "url_variable": {"type": "str", "default": Application.url_variable},
+            "environment_file": {"type": "path"},
+            "database": {"type": "str"},
+        },
+    },
     "state_dir": {"type": "path"},
     "timeout": {"type": "float", "default": 86400.0},
     **_UNSET,
     **STORE,
     **ENCRYPTION,
+    "pgbackrest": {
+        "type": "dict",
+        "options": {
+            "config": {"type": "path"},
+            "stanza": {"type": "str"},
+            "os_user": {"type": "str"},
+            "repo": {"type": "int"},
+        },
+    },
 }
 
 
@@ -73,7 +98,42 @@ def order_from(
         settings={str(name): _text(value) for name, value in (given.get("settings") or {}).items()},
         assertions=frozenset(str(one["name"]) for one in given.get("assertions") or ()),
         timeout=float(given.get("timeout", Order.timeout)),
+        engines=_engines(given.get("engines")),
+        recover_to=_recover_to(given.get("recover_to")),
+        processes=int(given.get("jobs", 1)),
+        environment=str(given.get("environment") or sources.environment),
+        allow_phi=bool(given.get("allow_phi")),
+        application=_application(given.get("django"), str(values.get("database") or "")),
     )
+
+
+def _engines(given: t.Iterable[str] | None) -> tuple[str, ...]:
+    engines = tuple(given or ENGINES)
+    unknown = sorted(set(engines) - set(ENGINES))
+    if unknown:
+        raise bad_config(f"engines can be {' and '.join(ENGINES)}, not {', '.join(unknown)}.")
+    return engines
+
+
+def _recover_to(given: t.Any) -> RecoverTo:
+    if given in (None, "archive_end"):
+        return "archive_end"
+    if given != "consistent":
+        raise bad_config(f"recover_to is {given!r}; it can be archive_end or consistent.")
+    return "consistent"
+
+
+def _application(given: t.Mapping[str, t.Any] | None, database: str) -> Application | None:
+    """The application; it is asked about the host's own database unless it says whose it is."""
+    if not given:
+        return None
+    values = {name: value for name, value in given.items() if value is not None}
+    unknown = sorted(set(values) - {field.name for field in dataclasses.fields(Application)})
+    if unknown or not values.get("directory") or not values.get("os_user"):
+        raise bad_config(
+            f"django has no option {', '.join(unknown)}." if unknown else "django needs directory and os_user."
+        )
+    return Application(**{"database": database, **{name: str(value) for name, value in values.items()}})
 
 
 def _text(value: t.Any) -> str:
@@ -86,8 +146,16 @@ def asked_of(assertions: t.Iterable[t.Mapping[str, t.Any]] | None, database: str
 
 
 def drill(
-    order: Order, *, check_mode: bool, runner: CommandRunner, clock: Clock, restore: Restore, by: str = "module"
+    order: Order,
+    *,
+    check_mode: bool,
+    runner: CommandRunner,
+    clock: Clock,
+    restore: Restore,
+    prove: Prove,
+    by: str = "module",
 ) -> Result:
     """Drill what is ordered; in check mode only say how."""
     connecting = functools.partial(connect, os_user=order.os_user)
-    return Drill(order, Ports(runner, clock, connecting, restore, socket.gethostname(), by)).run(check_mode=check_mode)
+    ports = Ports(runner, clock, connecting, restore, prove, socket.gethostname(), by)
+    return Drill(order, ports).run(check_mode=check_mode)

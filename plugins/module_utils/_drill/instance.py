@@ -15,6 +15,7 @@ import pwd
 import shutil
 import typing as t
 
+from .._artifact.pgbackrest_restore import end_workers
 from .._clock import Clock, wait_until
 from .._command import CommandRunner
 from .._errors import HmsError, Refused
@@ -26,9 +27,12 @@ from .._tools.pg_ctl import PgCtl, end_at_once
 MARKER = "hms-restore-drill.json"
 SOCKET_LIMIT = 107
 """Bytes that the path of a Unix socket may have."""
+GUEST = "hms_drill_application"
+"""The role that an application has on a throwaway instance: it may read."""
 PORT = 5432
 """A number in the socket's name; nobody listens on a port."""
-PARTS = ("data", "run", "log", "state")
+OWNED = ("data", "tablespaces", "run", "spool", "lock")
+PARTS = (*OWNED, "app", "log", "state", "hba.conf", "ident.conf")
 _LOG_END = 2000
 
 
@@ -38,7 +42,13 @@ class Folder:
     def __init__(self, path: str) -> None:
         self.path = path
         self.data = os.path.join(path, "data")
+        self.tablespaces = os.path.join(path, "tablespaces")
         self.sockets = os.path.join(path, "run")
+        self.spool = os.path.join(path, "spool")
+        self.lock = os.path.join(path, "lock")
+        self.app = os.path.join(path, "app")
+        self.hba = os.path.join(path, "hba.conf")
+        self.ident = os.path.join(path, "ident.conf")
         self.log = os.path.join(path, "log")
         self.state = os.path.join(path, "state")
         self.marker = os.path.join(path, MARKER)
@@ -67,17 +77,28 @@ class Folder:
             return None
         return str(found.get("cluster")) if isinstance(found, dict) else None
 
-    def make(self, owner: str, note: t.Mapping[str, t.Any]) -> None:
-        """Make it with the marker first, so that whatever is killed is known as ours."""
+    def make(self, owner: str, note: t.Mapping[str, t.Any], *, guest: str = "") -> None:
+        """Make it with the marker first, so that whatever is killed is known as ours.
+
+        A `guest` is a user of the system who gets to a socket of his own, and to nothing else.
+        """
         entry = pwd.getpwnam(owner)
         try:
             os.makedirs(self.path, mode=0o700, exist_ok=True)
             os.chmod(self.path, 0o700)
             write_atomic(self.marker, dump_json(dict(note)))
             os.chown(self.path, entry.pw_uid, entry.pw_gid)
-            for part in (self.data, self.sockets):
+            for name in OWNED:
+                part = os.path.join(self.path, name)
                 os.mkdir(part, 0o700)
                 os.chown(part, entry.pw_uid, entry.pw_gid)
+            write_atomic(self.hba, hba_text(owner, guest), owner=owner)
+            write_atomic(self.ident, ident_text(guest), owner=owner)
+            if guest:
+                os.mkdir(self.app, 0o710)
+                os.chown(self.app, entry.pw_uid, pwd.getpwnam(guest).pw_gid)
+                # everything in it but that socket is its owner's alone
+                os.chmod(self.path, 0o711)  # noqa: S103  the guest must get through
         except OSError as error:
             raise HmsError(
                 f"The folder {self.path} of the throwaway instance can't be made: {error.strerror}.",
@@ -89,6 +110,7 @@ class Folder:
         """End the server and remove what is ours, the marker last."""
         if not os.path.isdir(self.path):
             return
+        end_workers(self.data)
         end_at_once(self.data, clock=clock)
         # a program of a killed run may still be writing its last file
         wait_until(self._empty, clock=clock, timeout=20.0, interval=0.2)
@@ -112,10 +134,10 @@ class Folder:
                     os.unlink(path)
         return not any(os.path.lexists(os.path.join(self.path, name)) for name in PARTS)
 
-    def log_end(self) -> str:
+    def log_end(self, limit: int = _LOG_END) -> str:
         """The end of the server's log."""
         with contextlib.suppress(OSError), open(self.log, "rb") as source:
-            source.seek(max(0, os.path.getsize(self.log) - _LOG_END))
+            source.seek(max(0, os.path.getsize(self.log) - limit))
             return source.read().decode("utf-8", "replace").strip()
         return ""
 
@@ -135,22 +157,41 @@ def owner_of(os_user: str | None) -> str:
     return os_user or pwd.getpwuid(os.geteuid()).pw_name
 
 
-def settings_text(folder: Folder, settings: t.Mapping[str, str]) -> str:
-    """The server's settings: those of a real one as far as they cost time, but reached by its own socket alone."""
+def hba_text(owner: str, guest: str) -> str:
+    """Who may come in: the server's own user over its socket, and the guest as a role without rights to write."""
+    return (f"local all {GUEST} peer map=drill\n" if guest else "") + f'local all "{owner}" peer\n'
+
+
+def ident_text(guest: str) -> str:
+    """Which user of the system is which role."""
+    return f'drill "{guest}" {GUEST}\n' if guest else ""
+
+
+def settings_text(folder: Folder, settings: t.Mapping[str, str], more: t.Mapping[str, str] | None = None) -> str:
+    """The server's settings: those of a real one as far as they cost time, but reached by its own sockets alone."""
+    guests = os.path.isdir(folder.app)
     wanted = {
         "shared_buffers": "128MB",
         "max_wal_size": "2GB",
         "max_connections": "50",
+        "shared_preload_libraries": "",
+        # in its folder, so that nothing is left elsewhere of a server that was killed
+        "dynamic_shared_memory_type": "mmap",
         **settings,
         "listen_addresses": "",
         "port": str(PORT),
-        "unix_socket_directories": folder.sockets,
-        "unix_socket_permissions": "0700",
+        "unix_socket_directories": f"{folder.sockets},{folder.app}" if guests else folder.sockets,
+        # the folders around them say who gets to them
+        "unix_socket_permissions": "0777" if guests else "0700",
+        "hba_file": folder.hba,
+        "ident_file": folder.ident,
         "cluster_name": "hms_restore_drill",
         "archive_mode": "off",
+        "log_connections": "on",
         "logging_collector": "off",
         "log_destination": "stderr",
         "lc_messages": "C",
+        **(more or {}),
     }
     return "".join(f"{name} = {quote_literal(value)}\n" for name, value in sorted(wanted.items()))
 
@@ -163,24 +204,34 @@ class Throwaway:
         self._os_user = os_user
         self._runner = runner
 
-    def make(self, bin_directory: str, settings: t.Mapping[str, str], note: t.Mapping[str, t.Any]) -> None:
-        """Make and start it."""
+    def make(
+        self, bin_directory: str, settings: t.Mapping[str, str], note: t.Mapping[str, t.Any], *, guest: str = ""
+    ) -> None:
+        """Make and start an empty one."""
         owner, folder = owner_of(self._os_user), self.folder
-        folder.make(owner, note)
+        folder.make(owner, note, guest=guest)
         InitDb(self._runner, bin_directory=bin_directory, os_user=self._os_user).make(folder.data, superuser=owner)
-        path = os.path.join(folder.data, "postgresql.auto.conf")
-        write_atomic(path, settings_text(folder, settings), owner=owner)
-        server = PgCtl(self._runner, bin_directory=bin_directory, os_user=self._os_user)
+        self.configure(settings, {})
         try:
-            server.start(folder.data, log=folder.log)
+            self.control(bin_directory).start(folder.data, log=folder.log)
         except HmsError as error:
             error.message = f"{error.message} Its log ends: {folder.log_end()}"
             raise
 
-    def params(self, database: str) -> ConnectionParams:
+    def configure(self, settings: t.Mapping[str, str], more: t.Mapping[str, str]) -> None:
+        """Write the settings into the file that has the last word."""
+        path = os.path.join(self.folder.data, "postgresql.auto.conf")
+        write_atomic(path, settings_text(self.folder, settings, more), owner=owner_of(self._os_user))
+
+    def control(self, bin_directory: str) -> PgCtl:
+        """What starts and stops its server."""
+        return PgCtl(self._runner, bin_directory=bin_directory, os_user=self._os_user)
+
+    def params(self, database: str, *, timeout: float = 600.0) -> ConnectionParams:
         """How it is reached."""
+        user = owner_of(self._os_user)
         return ConnectionParams(
-            host=self.folder.sockets, port=PORT, user=owner_of(self._os_user), dbname=database, statement_timeout=600.0
+            host=self.folder.sockets, port=PORT, user=user, dbname=database, statement_timeout=timeout
         )
 
 

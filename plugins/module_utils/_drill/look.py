@@ -10,25 +10,73 @@ import dataclasses
 import os
 import typing as t
 
+from .._artifact import pgbackrest_settings
 from .._artifact.catalog import Problem, read_manifest
 from .._artifact.clients import bin_directory
 from .._artifact.database import Connect, read_server
 from .._artifact.keys import reading_keyring
-from .._artifact.sources import look
+from .._artifact.sources import look, physical_entries
 from .._artifact.streams import copy, read_stages
 from .._command import CommandRunner
 from .._errors import HmsError, Refused
 from .._pipeline import Pipeline
 from .._store.open_store import open_store
-from .model import Order, Target
-from .plan import newest, roles_of
+from .._tools.pgbackrest import PgBackRest
+from .model import PG_DUMP, PGBACKREST, Aims, AnyTarget, Lost, Order, PhysicalTarget, Target
+from .plan import newest, newest_physical, roles_of
 
 _GLOBALS_LIMIT = 16 * 1024 * 1024
+_ALL = "SELECT pg_catalog.sum(pg_catalog.pg_database_size(oid)) FROM pg_catalog.pg_database"
 _SIZE = "SELECT pg_catalog.pg_database_size(oid) FROM pg_catalog.pg_database WHERE datname = %s"
 
 
-def targets_of(order: Order, runner: CommandRunner, *, write_cache: bool) -> tuple[list[Target], tuple[Problem, ...]]:
-    """The backups that are to come back, and what is wrong with the catalog. Raises `Refused` where there is none."""
+def aims_of(order: Order, runner: CommandRunner, *, write_cache: bool) -> Aims:
+    """The backups that are to come back. Raises `Refused` where there is none at all."""
+    physical, lost = physical_targets(order, runner) if PGBACKREST in order.engines else ([], [])
+    dumps: list[Target] = []
+    problems: tuple[Problem, ...] = ()
+    if PG_DUMP in order.engines:
+        try:
+            dumps, problems = dump_targets(order, runner, write_cache=write_cache)
+        except Refused as error:
+            if error.reason != "no_backup" or not (physical or lost):
+                raise
+            # there need be no dumps where pgBackRest is what is used
+            problems = (Problem("", "", "no_backup", error.message),) if order.sources.specs else ()
+    if not dumps and not physical:
+        if lost:
+            raise lost[0].error
+        raise _nothing("No pgBackRest repository is known here.", "Give config_directory, or pgbackrest.")
+    return Aims((*dumps, *physical), tuple(lost), problems)
+
+
+def physical_targets(order: Order, runner: CommandRunner) -> tuple[list[PhysicalTarget], list[Lost]]:
+    """The newest backup in each pgBackRest repository, and the repositories that should have one and have none."""
+    found, lost = [], []
+    for settings, database in order.sources.pgbackrest:
+        if order.databases and database not in order.databases:
+            continue
+        driver = pgbackrest_settings.driver(settings, runner)
+        try:
+            found.append(_newest_in(driver, order, database))
+        except HmsError as error:
+            lost.append(Lost(database, driver.place, error))
+    return found, lost
+
+
+def _newest_in(driver: PgBackRest, order: Order, database: str) -> PhysicalTarget:
+    stanza = driver.info()
+    entries = physical_entries(driver, stanza, order.sources, database)
+    entry = newest_physical(sorted(entries, key=lambda one: (one.moment, one.id)))
+    if entry is None:
+        raise _nothing(f"There is no backup in {driver.place} that isn't bad.", "Make one: playbooks/backup.yml.")
+    backup = next(one for one in stanza.backups if one.label == entry.manifest.contents["label"])
+    generation = next(one for one in stanza.generations if one.database_id == backup.database_id)
+    return PhysicalTarget(entry, driver, stanza, backup, generation)
+
+
+def dump_targets(order: Order, runner: CommandRunner, *, write_cache: bool) -> tuple[list[Target], tuple[Problem, ...]]:
+    """The newest dump of each database."""
     sources = dataclasses.replace(order.sources.only({"folder", "s3"}), database=None)
     specs = {open_store(spec).name: spec for spec in sources.specs}
     if not specs:
@@ -54,7 +102,7 @@ def _nothing(message: str, next_step: str) -> Refused:
     return Refused(message, reason="no_backup", phase="look", state="Nothing was touched.", next_step=next_step)
 
 
-def programs_of(target: Target) -> str:
+def programs_of(target: AnyTarget) -> str:
     """The folder with the server's programs of the backup's own version."""
     found = bin_directory(target.major)
     if found is None or not os.access(os.path.join(found, "initdb"), os.X_OK):
@@ -93,8 +141,8 @@ def roles_in(target: Target, order: Order, runner: CommandRunner, deadline: floa
     return roles_of(bytes(data).decode("utf-8", "replace"), named)
 
 
-def present_bytes(order: Order, target: Target, connect: Connect) -> int | None:
-    """How large the database is now; None where its server does not answer, or where another one does."""
+def present_bytes(order: Order, target: AnyTarget, connect: Connect) -> int | None:
+    """How large the database is now, or all of them; None where their server doesn't answer, or another one does."""
     params = dataclasses.replace(order.live, dbname="postgres", application_name="hms.postgres drill")
     try:
         session = connect(params)
@@ -102,9 +150,10 @@ def present_bytes(order: Order, target: Target, connect: Connect) -> int | None:
         return None
     try:
         server, _now = read_server(session)
-        if server.system_identifier != str(target.manifest.server.get("system_identifier", "")):
+        if server.system_identifier != str(target.entry.manifest.server.get("system_identifier", "")):
             return None
-        found: t.Any = session.value(_SIZE, (target.database,))
+        physical = isinstance(target, PhysicalTarget)
+        found: t.Any = session.value(_ALL) if physical else session.value(_SIZE, (target.database,))
         return None if found is None else int(found)
     except HmsError:
         return None

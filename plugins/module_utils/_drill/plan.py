@@ -16,7 +16,7 @@ _IDENT = r'(?P<name>"(?:[^"]|"")+"|[a-z_][a-z0-9_$]*)'
 _CREATE = re.compile(rf"CREATE ROLE {_IDENT};", re.MULTILINE)
 _SUPERUSER = re.compile(rf"^ALTER ROLE {_IDENT} WITH SUPERUSER\b", re.MULTILINE)
 
-DAMAGE = frozenset({"artifact_damaged", "not_an_archive"})
+DAMAGE = frozenset({"artifact_damaged", "not_an_archive", "backup_incomplete"})
 """Failures that lie in the stored bytes, wherever they are restored. Others may be this host's own."""
 
 
@@ -28,6 +28,11 @@ def newest(entries: t.Sequence[Entry], databases: t.Collection[str]) -> list[Ent
         if made.engine == "pg_dump" and made.type == "full" and not entry.bad:
             found.setdefault(made.database, entry)
     return [found[name] for name in sorted(found) if not databases or name in databases]
+
+
+def newest_physical(entries: t.Sequence[Entry]) -> Entry | None:
+    """The newest backup of a repository, of whichever type, that isn't known to be bad."""
+    return next((entry for entry in reversed(entries) if not entry.bad), None)
 
 
 def roles_of(globals_sql: str, named: t.Iterable[str]) -> dict[str, bool]:
@@ -54,6 +59,12 @@ def projected(seconds: float, then: int, now: int | None) -> float | None:
     if not then:
         return None
     return round(seconds * (then if now is None else now) / then, 1)
+
+
+def projected_physical(load: float, recover: float, then: int, now: int | None) -> float | None:
+    """The same for a backup by pgBackRest: files come in proportion, WAL is as much as there is."""
+    files = projected(load, then, now)
+    return None if files is None else round(files + recover, 1)
 
 
 def rate(stored: int, seconds: float | None) -> int | None:

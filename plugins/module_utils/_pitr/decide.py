@@ -11,9 +11,10 @@ import dataclasses
 import socket
 import typing as t
 
+from .._artifact.pgbackrest_restore import free_bytes
 from .._postgres import format_lsn
 from .._tools.pg_waldump import PgWaldump
-from . import choose, facts, plan, side
+from . import choose, facts, plan
 from .locate import locate
 from .model import Action, Choice, Located, Order, Target
 from .see import Seen, World
@@ -127,7 +128,7 @@ def _check_holes(target: Target, choice: Choice, known: choose.Known, located: L
 def check_room(choice: Choice, seen: Seen, segment_size: int) -> None:
     """Refuse a restore that the disk has no room for; what a restore finds there already counts as room."""
     needed = choice.bytes + MARGIN * segment_size
-    free = side.free_bytes(seen.folder.path) + seen.side.bytes
+    free = free_bytes(seen.folder.path) + seen.side.bytes
     if free < needed:
         raise plan.refused(
             f"The restore needs {needed} bytes at {seen.folder.path}, and {free} are there.",

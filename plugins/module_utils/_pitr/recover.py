@@ -9,19 +9,21 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
+from .._artifact import pgbackrest_restore
+from .._artifact.recovery_log import stopped_at
 from .._clock import Clock
 from .._command import CommandRunner
-from .._errors import HmsError, ToolFailed
+from .._errors import HmsError
 from .._pipeline import Pipeline
-from .._tools.pgbackrest import RC_LOCKED, PgBackRest
+from .._tools.pgbackrest import PgBackRest
 from . import side
 from .facts import libraries_here, limits_of
 from .model import Action, Choice, Live, Marker, Order, Position, Target
 from .record import PitrRecord
-from .server import Server, stopped_at
+from .server import Server
 
-NEARLY_NOTHING = 64 * 1024 * 1024
 UNTOUCHED = "The live cluster was not touched."
+OTHERWISE = "Mend what the message names and run again: what is restored already stays."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Recovery:
             data=self.folder.data,
             label=choice.label,
             tablespaces=self.folder.tablespaces,
+            spool_path=self.folder.part("spool"),
             lock_path=self.folder.part("lock"),
             processes=self.order.processes,
             delta=delta,
@@ -80,7 +83,10 @@ class Recovery:
         how = "what differs of" if delta else "all of"
         title = f"Restore {how} {choice.label}"
         self.record.step(
-            "restore", title, lambda: _judged(pipeline, self.folder), lambda _none: f"{choice.bytes} bytes"
+            "restore",
+            title,
+            lambda: pgbackrest_restore.restore(pipeline, self.folder.data, otherwise=OTHERWISE),
+            lambda _none: f"{choice.bytes} bytes",
         )
         self._write_settings(marker)
         return marker
@@ -113,28 +119,6 @@ class Recovery:
         reached = {**position.as_dict(), "log": stopped_at(side.read_log(self.folder))}
         side.write_marker(self.folder, dataclasses.replace(marker, stage="recovered", reached=reached))
         return position
-
-
-def _disk_is_full(tail: str, folder: side.Folder) -> bool:
-    """Whether that is why it failed: its workers say that a file can't be written, and not why."""
-    return "No space left on device" in tail or (
-        "unable to write" in tail and side.free_bytes(folder.data) < NEARLY_NOTHING
-    )
-
-
-def _judged(pipeline: Pipeline, folder: side.Folder) -> None:
-    """Run pgBackRest; its known failures by their names."""
-    try:
-        pipeline.read(lambda _data: None)
-    except ToolFailed as error:
-        tail = str(error.details.get("stderr_tail", ""))
-        if error.details.get("rc") == RC_LOCKED:
-            error.reason, error.next_step = "busy", "A restore of an earlier run still ends; run again in a moment."
-        elif _disk_is_full(tail, folder):
-            error.reason, error.next_step = "disk_full", "Make room, or name a directory on a larger disk; run again."
-        else:
-            error.next_step = "Mend what the message names and run again: what is restored already stays."
-        raise error
 
 
 def missing_segment(error: HmsError, hole: str, description: str) -> HmsError:

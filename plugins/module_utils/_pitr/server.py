@@ -7,9 +7,9 @@
 from __future__ import annotations
 
 import os
-import re
 import typing as t
 
+from .._artifact.recovery_log import ended, fetch_errors, grave, last_commit, last_restored
 from .._clock import Clock, iso
 from .._command import CommandRunner, find_program
 from .._errors import ConnectionFailed, DeadlinePassed, HmsError
@@ -19,12 +19,6 @@ from .model import Position
 
 _POLL = 0.2
 REACHED = "pausing at the end of recovery"
-_STOPPING = re.compile(r"LOG:  (recovery stopping .*)")
-_RESTORED = re.compile(r'LOG:  restored log file "(?P<name>[0-9A-F]{24})" from archive')
-_LAST = re.compile(r"last completed transaction was at log time (?P<time>\S+ \S+)")
-_GRAVE = re.compile(r"(?:FATAL|PANIC):  (?P<text>.*)")
-_FETCH = re.compile(r"ERROR: (?P<text>\[\d+\]: .*)")
-_NOISE = ("the database system is", "terminating")
 
 _POSITION = """
 SELECT {paused}, pg_catalog.pg_last_wal_replay_lsn()::text,
@@ -124,7 +118,7 @@ class Server:
                 return position
             if position is not None and position.paused:
                 _raise_unless_starting(log)
-            if not alive and (_ended(log) or self._clock.monotonic() > begun + 10.0):
+            if not alive and (ended(log) or self._clock.monotonic() > begun + 10.0):
                 raise failure(log, self.folder.log)
             if self._clock.monotonic() >= deadline:
                 raise DeadlinePassed(
@@ -135,40 +129,6 @@ class Server:
                     details={"last_segment": last_restored(log)},
                 )
             self._clock.sleep(_POLL)
-
-
-def _ended(log: str) -> bool:
-    return "database system is shut down" in log or "could not start server" in log or bool(grave(log))
-
-
-def grave(log: str) -> list[str]:
-    """The errors that ended a server."""
-    return [
-        match["text"].strip() for match in _GRAVE.finditer(log) if not any(noise in match["text"] for noise in _NOISE)
-    ]
-
-
-def fetch_errors(log: str) -> list[str]:
-    """Why pgBackRest could not fetch WAL that is there."""
-    return list(dict.fromkeys(match["text"].strip() for match in _FETCH.finditer(log)))[-3:]
-
-
-def stopped_at(log: str) -> str:
-    """What the server says about where it stopped."""
-    found = _STOPPING.findall(log)
-    return str(found[-1]).strip() if found else ""
-
-
-def last_restored(log: str) -> str:
-    """The last segment that came out of the archive."""
-    names = [match["name"] for match in _RESTORED.finditer(log)]
-    return names[-1] if names else ""
-
-
-def last_commit(log: str) -> str:
-    """The time of the last transaction before a server gave up, as it says."""
-    found = _LAST.findall(log)
-    return f"{found[-1]} UTC" if found else ""
 
 
 def _raise_unless_starting(log: str) -> None:

@@ -11,9 +11,9 @@ import dataclasses
 import os
 import pwd
 import shutil
-import signal
 import typing as t
 
+from .._artifact.pgbackrest_restore import end_workers
 from .._clock import Clock, wait_until
 from .._errors import DeadlinePassed, HmsError, Refused
 from .._files import dump_json, read_json, remove_file, sync_directory, write_atomic
@@ -251,22 +251,9 @@ def lives_in(folder: Folder) -> bool:
     return False
 
 
-def end_workers(folder: Folder) -> None:
-    """End what a killed pgBackRest left: its workers wait for each other for ever, and one may still write a file."""
-    wanted = f"--pg1-path={folder.data}".encode()
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            with open(f"/proc/{entry.name}/cmdline", "rb") as source:
-                argv = source.read().split(b"\0")
-            if os.path.basename(argv[0]) == b"pgbackrest" and wanted in argv:
-                os.kill(int(entry.name), signal.SIGKILL)
-
-
 def clear_remains(folder: Folder, clock: Clock, seconds: float = 20.0) -> None:
     """Remove what a killed server left: its number may be another process's by now, and would stop the next one."""
-    end_workers(folder)
+    end_workers(folder.data)
     if not wait_until(lambda: not lives_in(folder), clock=clock, timeout=seconds, interval=0.1):
         raise HmsError(
             f"Processes of a server that is gone still work in {folder.data}.",
@@ -315,11 +302,3 @@ def occupied(path: str) -> int:
             with contextlib.suppress(OSError):
                 total += os.lstat(os.path.join(where, name)).st_blocks * 512
     return total
-
-
-def free_bytes(path: str) -> int:
-    """Bytes that can still be written where `path` is or will be."""
-    while not os.path.isdir(path):
-        path = os.path.dirname(path)
-    found = os.statvfs(path)
-    return found.f_bavail * found.f_frsize

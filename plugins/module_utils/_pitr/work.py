@@ -11,6 +11,8 @@ import dataclasses
 import os
 import typing as t
 
+from .._artifact.pgbackrest_restore import end_workers
+from .._artifact.recovery_log import stopped_at
 from .._errors import HmsError
 from .._module import Result
 from . import choose, facts, plan, side
@@ -20,7 +22,7 @@ from .model import Marker, Order, Position, Side, Target
 from .record import PitrRecord
 from .recover import Recovery, missing_segment
 from .see import Seen, World, alone, make_server, see
-from .server import Server, stopped_at
+from .server import Server
 
 
 def recovered(order: Order, target: Target, questions: Questions, world: World, *, check_mode: bool) -> Result:
@@ -216,7 +218,7 @@ def absent(order: Order, world: World, *, check_mode: bool) -> Result:
         if marker is not None and not check_mode:
             bin_directory = facts.programs(marker.version_num // 10000)
             make_server(order, folder, bin_directory, world)(marker.port, marker.version_num).stop(mode="immediate")
-            side.end_workers(folder)
+            end_workers(folder.data)
             left = side.remove(folder)
         warnings = [f"{folder.path} holds what isn't ours and was left: {', '.join(left)}."] if left else []
         return Result(

@@ -231,6 +231,7 @@ def _finish_failed(record: StepRecord, error: HmsError) -> None:
         record.put(error=error.as_dict())
     status = "refused" if isinstance(error, Refused) else "failed"
     record.finish(status, error.message, [error.next_step] if error.next_step else [])
+    error.details.setdefault("record", record.path)
 
 
 def _shown(properties: t.Mapping[str, t.Any], rights: t.Sequence[t.Any]) -> dict[str, t.Any]:

@@ -73,3 +73,16 @@ class PgCtl:
         self._runner.run([*argv, "start"], timeout=timeout + 10.0, os_user=self._os_user).check(
             f"Starting the server of {data_directory}"
         )
+
+    def begin(self, data_directory: str, *, log: str) -> None:
+        """Start the server and wait for nothing: recovery may take hours."""
+        argv = [self._program, "--pgdata", data_directory, "--log", log, "--no-wait", "--silent", "start"]
+        self._runner.run(argv, timeout=60.0, os_user=self._os_user).check(f"Starting the server of {data_directory}")
+
+    def stop(self, data_directory: str, *, timeout: float) -> None:
+        """Stop the server properly and wait until it is down."""
+        seconds = max(1, int(timeout))
+        argv = [self._program, "--pgdata", data_directory, "--mode=fast", "--wait", f"--timeout={seconds}", "--silent"]
+        self._runner.run([*argv, "stop"], timeout=seconds + 10.0, os_user=self._os_user).check(
+            f"Stopping the server of {data_directory}"
+        )

@@ -30,8 +30,6 @@ RC_FILE_OPEN = 41
 
 _VERSION = re.compile(r"pgBackRest (?P<major>\d+)\.(?P<minor>\d+)(?:\.(?P<patch>\d+))?")
 _WARNING = re.compile(r"^(?:\S+ \S+ P\d+ +)?WARN: +(?P<text>.*)$", re.MULTILINE)
-_FILE_MISSING = 55
-"""pgBackRest's FileMissingError; its message names the file."""
 _READABLE = (0, 2)  # ok, no valid backups
 _UNREADABLE = (
     "See that the store is reached, that pgBackRest's user may read its files and the CA's, and that repo-cipher-pass "
@@ -230,7 +228,7 @@ class PgBackRest:
     def info(self) -> Stanza:
         """What is in the repository. One that can't be read raises, although the program ends with 0."""
         result = self._run("info", "--output=json")
-        if result.rc == _FILE_MISSING and self.config in result.stderr:
+        if result.rc == RC_FILE_MISSING and self.config in result.stderr:
             raise Refused(
                 f"pgBackRest is not set up on this host: there is no {self.config}.",
                 reason="no_pgbackrest",
@@ -331,11 +329,20 @@ class PgBackRest:
         return result.stdout
 
     def restore_stage(
-        self, *, data: str, label: str, tablespaces: str, lock_path: str, processes: int, delta: bool, timeline: int = 0
+        self,
+        *,
+        data: str,
+        label: str,
+        tablespaces: str,
+        spool_path: str,
+        lock_path: str,
+        processes: int,
+        delta: bool,
+        timeline: int = 0,
     ) -> Stage:
         """Restore a backup into a folder of its own, with archiving off; what to recover to is left to the caller.
 
-        With `delta` files that are there already and are as they should be stay.
+        With `delta` files that are as they should be stay. The spool is emptied; the live server's is another one.
         """
         argv = [
             *self._beginning("restore"),
@@ -344,6 +351,7 @@ class PgBackRest:
             "--type=default",
             "--archive-mode=off",
             f"--tablespace-map-all={tablespaces}",
+            f"--spool-path={spool_path}",
             f"--lock-path={lock_path}",
             f"--process-max={processes}",
             *([f"--target-timeline={timeline}"] if timeline else []),
@@ -404,10 +412,7 @@ def _advice(tail: str) -> str:
         ("archive_mode", "Restart the instance with archiving: playbooks/site.yml -e postgresql_restart=allowed."),
         ("archive_command", "Run playbooks/site.yml: the instance does not archive into this repository."),
         ("unable to find primary", "Run it on the primary; pgBackRest reads a standby only beside its primary."),
-        (
-            "stanza-upgrade",
-            "The instance is of another cluster or version than the repository: stanza-upgrade, by hand.",
-        ),
+        ("stanza-upgrade", "The instance is not the repository's, or of another version: stanza-upgrade, by hand."),
         ("timeout", "See in the server's log why archive-push fails, and in pg_stat_archiver since when."),
     ):
         if part in tail:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from ansible_collections.hms.postgres.plugins.module_utils._files import dump_json
 
-from . import ledger, proof, story, summary
+from . import host_side, ledger, proof, story, summary
 from .markup import Html, el, join
 from .model import Record
 from .parse import parse_record
@@ -46,6 +46,8 @@ def render_html(record: Mapping[str, t.Any], *, sha256: str = "") -> str:
 
 def _sections(record: Record, told: Verdict, digest: str) -> list[Html | None]:
     """The page from top to bottom: what every reader needs first, what auditors need last."""
+    if record.operation in host_side.HOST_SIDE:
+        return _host_side_sections(record, told, digest)
     return [
         summary.headline(record, told),
         summary.figures(record),
@@ -60,6 +62,26 @@ def _sections(record: Record, told: Verdict, digest: str) -> list[Html | None]:
         proof.losses(record),
         proof.prediction(record),
         summary.overrides(record),
+        ledger.steps(record),
+        ledger.about(record, digest),
+    ]
+
+
+def _host_side_sections(record: Record, told: Verdict, digest: str) -> list[Html | None]:
+    """The same for an operation of one host, where no client waits."""
+    found = record.host_side
+    return [
+        summary.headline(record, told),
+        host_side.figures(found),
+        host_side.problems(found),
+        summary.refusals(record),
+        summary.next_steps(record, told),
+        summary.warnings(record),
+        host_side.backups(found),
+        host_side.reached(found),
+        host_side.proofs(found),
+        story.timeline(record) if record.steps else None,
+        host_side.intended(found),
         ledger.steps(record),
         ledger.about(record, digest),
     ]

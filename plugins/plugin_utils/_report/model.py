@@ -12,7 +12,9 @@ from __future__ import annotations
 import datetime
 import typing as t
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from .host_side import HostSide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,6 +269,7 @@ class Record:
     outage: Outage | None
     outcome: Outcome
     kept_directory: str
+    host_side: HostSide = field(default_factory=HostSide)
 
     @property
     def end(self) -> float:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from . import model
 from .access import flag, integer, items, mapping, mappings, number, position, text, texts
+from .host_side import Check, Drilled, HostSide
 from .units import moment
 
 Data = Mapping[str, t.Any]
@@ -43,6 +44,56 @@ def parse_record(raw: Data) -> model.Record:
         outage=_outage(raw.get("outage")),
         outcome=_outcome(mapping(raw.get("outcome"))),
         kept_directory=text(raw.get("kept_directory")),
+        host_side=_host_side(raw),
+    )
+
+
+def _host_side(raw: Data) -> HostSide:
+    return HostSide(
+        drilled=tuple(_drilled(one) for one in mappings(raw.get("results"))),
+        checks=_checks(raw.get("validations")),
+        intended=texts(mapping(raw.get("plan")).get("steps")) or texts(raw.get("plan")),
+        reached={text(name): text(value) for name, value in mapping(raw.get("reached")).items() if text(value)},
+    )
+
+
+def _checks(raw: t.Any) -> tuple[Check, ...]:
+    return tuple(
+        Check(
+            name=text(one.get("name")),
+            database=text(one.get("database")),
+            ok=flag(one.get("ok")) is True,
+            detail=text(one.get("detail")),
+        )
+        for one in mappings(raw)
+    )
+
+
+def _drilled(raw: Data) -> Drilled:
+    recovered = mapping(raw.get("recovered"))
+    spent = ((text(name), number(value)) for name, value in mapping(raw.get("seconds")).items())
+    return Drilled(
+        database=text(raw.get("database")),
+        engine=text(raw.get("engine")),
+        id=text(raw.get("id")),
+        label=text(raw.get("label")),
+        store=text(raw.get("store")),
+        ok=flag(raw.get("ok")) is True,
+        reason=text(raw.get("reason")),
+        problems=texts(raw.get("problems")),
+        spent={name: value for name, value in spent if value is not None},
+        restore_seconds=number(raw.get("restore_seconds")),
+        projected_seconds=number(raw.get("projected_rto_seconds")),
+        rpo_seconds=number(raw.get("rpo_seconds")),
+        stored=integer(raw.get("bytes")),
+        rate=integer(raw.get("bytes_per_second")),
+        then_bytes=integer(raw.get("database_bytes")),
+        now_bytes=integer(raw.get("present_bytes")),
+        noted=flag(raw.get("noted")) is True,
+        last_transaction=text(recovered.get("last_transaction")),
+        segment=text(recovered.get("segment")),
+        pending=texts(mapping(raw.get("django")).get("pending")),
+        checks=_checks(raw.get("validations")),
     )
 
 

@@ -31,6 +31,15 @@ _COLOURS = {
     "rewind": "calm",
     "clone": "calm",
     "follow": "arm",
+    "load": "calm",
+    "restore": "calm",
+    "recover": "verify",
+    "analyze": "ochre",
+    "validate": "finish",
+    "inspect": "finish",
+    "assertions": "finish",
+    "django": "ochre",
+    "checksums": "finish",
 }
 
 

@@ -55,6 +55,7 @@ def _facts(record: Record) -> list[str]:
         ("clients", _clients(record)),
         ("critical", _critical(record)),
         ("predicted", _predicted(record)),
+        *_drilled(record),
         ("kept", record.kept_directory),
         ("warned", "; ".join(record.plan.warnings)),
         ("forced", ", ".join(refusal.rule for refusal in record.plan.refusals if refusal.overridden)),
@@ -134,6 +135,22 @@ def _predicted(record: Record) -> str:
     if predicted is None:
         return ""
     return f"stall {seconds(predicted)}" + (f", measured {seconds(measured)}" if measured is not None else "")
+
+
+def _drilled(record: Record) -> list[tuple[str, str]]:
+    """A line for each backup of a restore drill."""
+    return [
+        (
+            "back" if one.ok else "NOT BACK",
+            f"{one.database} {one.engine} {one.label or one.id}: "
+            + (
+                f"{seconds(one.restore_seconds or 0.0)}, {seconds(one.projected_seconds)} at today's size"
+                if one.ok and one.projected_seconds is not None
+                else "; ".join(one.problems)
+            ),
+        )
+        for one in record.host_side.drilled
+    ]
 
 
 def _trouble(record: Record) -> list[str]:

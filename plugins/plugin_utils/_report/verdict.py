@@ -12,10 +12,12 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass
 
+from .host_side import HOST_SIDE
 from .model import Record, Step
 from .units import clock, seconds
 
 Tone = t.Literal["good", "warn", "bad", "calm"]
+_NOUNS = {"drill": "restore drill", "pitr": "point-in-time recovery", "cleanup": "cleanup after restores"}
 _READ_ONLY_PHASES = frozenset({"", "look", "inspect", "plan", "preflight", "check", "arm"})
 
 
@@ -81,6 +83,7 @@ def verdict(record: Record) -> Verdict:
         "rolled_back": _rolled_back,
         "incomplete": _incomplete,
         "refused": _refused,
+        "failed": _failed,
         "": _no_outcome,
     }
     return writers.get(record.outcome.status, _unknown_status)(record)
@@ -88,7 +91,7 @@ def verdict(record: Record) -> Verdict:
 
 def operation_name(record: Record) -> str:
     """The operation as a noun."""
-    return record.operation or "operation"
+    return _NOUNS.get(record.operation, record.operation) or "operation"
 
 
 def old_primary(record: Record) -> str:
@@ -169,6 +172,8 @@ def _done(record: Record) -> Verdict:
         "rollback": _swap_done,
     }
     told = sentences.get(record.operation, _other_done)(record)
+    if record.operation in HOST_SIDE:
+        return Verdict(tone="good", label="Done", sentences=told)
     tone, label = _grade(record)
     return Verdict(tone=tone, label=label, sentences=told)
 
@@ -228,11 +233,21 @@ def _swap_done(record: Record) -> tuple[str, ...]:
 
 
 def _other_done(record: Record) -> tuple[str, ...]:
+    drilled = record.host_side.drilled
+    if drilled:
+        every = (
+            "The backup came back, and was" if len(drilled) == 1 else f"All {len(drilled)} backups came back, and were"
+        )
+        return (f"{every} proven.",)
+    if record.operation in HOST_SIDE and record.outcome.message:
+        return (sentence(record.outcome.message),)
     return (f"The {operation_name(record)} is done.",)
 
 
 def _nothing_to_do(record: Record) -> Verdict:
     told = ["Nothing had to be done."]
+    if record.operation in HOST_SIDE and record.outcome.message:
+        told.append(sentence(record.outcome.message))
     primary = _now(record) or record.plan.new_primary
     if record.operation == "rejoin" and primary:
         told.append(f"{_begin(returning_host(record))} already follows {primary}.")
@@ -261,6 +276,16 @@ def _incomplete(record: Record) -> Verdict:
 def _no_outcome(record: Record) -> Verdict:
     told = [f"The {operation_name(record)} was interrupted: its record has no outcome.", *_stopped_at(record)]
     return Verdict(tone="bad", label="Interrupted", sentences=tuple(told))
+
+
+def _failed(record: Record) -> Verdict:
+    drilled = record.host_side.drilled
+    bad = sum(not one.ok for one in drilled)
+    if bad:
+        told = [f"{bad} of {len(drilled)} backups did not come back."]
+    else:
+        told = [f"The {operation_name(record)} failed.", *_stopped_at(record)]
+    return Verdict(tone="bad", label="Failed", sentences=tuple(told))
 
 
 def _stopped_at(record: Record) -> list[str]:

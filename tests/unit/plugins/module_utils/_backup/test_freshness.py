@@ -124,6 +124,15 @@ def test_a_restore_drill_is_demanded(drills: t.Sequence[Verification], ok: bool,
     assert found.what.startswith("daily: the newest verified full backup of hospital is 2 h old; 30 h are allowed. ")
 
 
+def test_a_drill_of_any_backup_of_a_repository_will_do() -> None:
+    """The drill takes the newest, which builds on the others."""
+    drilled = entry(ago(hours=3), engine="pgbackrest", type_="incremental", history=[proven(ago(), level="restored")])
+    full = entry(ago(hours=20), engine="pgbackrest")
+    demand: dict[str, t.Any] = {"engine": "pgbackrest", "restored_within": HOUR}
+    assert verdict([full, drilled], **demand).ok
+    assert not verdict([full, entry(ago(hours=3), history=[proven(ago(), level="restored")])], **demand).ok
+
+
 def test_a_drill_alone_can_be_demanded_and_does_not_excuse_an_old_backup() -> None:
     drilled = entry(ago(days=3), history=[proven(ago(days=2), level="restored")])
     old = verdict([drilled], restored_within=8 * 24 * HOUR)

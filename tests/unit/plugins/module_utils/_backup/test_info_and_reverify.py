@@ -25,6 +25,10 @@ from ansible_collections.hms.postgres.plugins.module_utils._artifact.catalog_par
 from ansible_collections.hms.postgres.plugins.module_utils._artifact.clients import Client, Clients
 from ansible_collections.hms.postgres.plugins.module_utils._artifact.manifest import Manifest, Verification
 from ansible_collections.hms.postgres.plugins.module_utils._artifact.model import Encryption
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.pgbackrest_catalog import (
+    NOTE_VERIFICATION,
+    note_of,
+)
 from ansible_collections.hms.postgres.plugins.module_utils._artifact.pgbackrest_wal import Continuity, Window
 from ansible_collections.hms.postgres.plugins.module_utils._backup import info as infos
 from ansible_collections.hms.postgres.plugins.module_utils._backup import reverify
@@ -70,7 +74,14 @@ class World:
         """pgBackRest's driver: its catalog."""
         if self.broken:
             raise HmsError("no stanza", reason="no_stanza")
-        backups = [types.SimpleNamespace(label=one.contents["label"], identifier=one.id) for one in self.physical]
+        backups = [
+            types.SimpleNamespace(
+                label=one.contents["label"],
+                identifier=one.id,
+                annotations={NOTE_VERIFICATION: note_of(one.verification)} if one.verification else {},
+            )
+            for one in self.physical
+        ]
         return types.SimpleNamespace(backups=backups)
 
     def _continuity(self, *_what: t.Any, **_how: t.Any) -> Continuity:

@@ -231,6 +231,16 @@ def test_the_last_drill_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert values["hms_backup_last_restored_timestamp_seconds"] == ago(days=2).timestamp()
 
 
+def test_a_drill_counts_for_all_jobs_of_a_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = {"engine": "pgbackrest", "type": "full", "restored_within": "8d"}
+    world = World(monkeypatch, {"weekly": job})
+    drilled = entry(ago(days=3), engine="pgbackrest", type_="incremental")
+    drilled = dataclasses.replace(drilled, verifications=(proven(ago(days=2), level="restored"),))
+    values = job_report.catalog_values(world.policy.job("weekly"), [drilled], 0.0)
+    assert values["hms_backup_last_restored_timestamp_seconds"] == ago(days=2).timestamp()
+    assert values["hms_backup_count"] == 0
+
+
 def test_an_empty_catalog_has_few_metrics(world: World) -> None:
     values = job_report.catalog_values(world.policy.job("daily"), [], 0.0)
     assert values == {"hms_backup_max_age_seconds": 30 * 3600, "hms_backup_count": 0.0}
@@ -276,7 +286,7 @@ def test_a_defect_is_one_line_and_a_failure(capsys: pytest.CaptureFixture[str]) 
     def work(_say: t.Any) -> int:
         raise KeyError("surprise")
 
-    assert jobs._guarded("backup", work) == 1
+    assert jobs.guarded("backup", work) == 1
     said = capsys.readouterr().err
     assert "which cannot be: KeyError: 'surprise'" in said
     assert said.count("\n") == 1

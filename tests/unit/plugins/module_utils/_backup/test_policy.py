@@ -108,7 +108,7 @@ def test_what_others_may_know_of_a_job_holds_no_secret() -> None:
         ({"daily": {"max_age": "soon"}}, "max_age is 'soon'"),
         ({"daily": {"max_age": 0}}, "max_age is 0"),
         ({"daily": {"restored_within": "often"}}, "restored_within is 'often'"),
-        ({"daily": {"restored_within": "8d", "type": "schema_only"}}, "restored_within is for full backups by pg_dump"),
+        ({"daily": {"restored_within": "8d", "type": "schema_only"}}, "restored_within is for full backups"),
         ({"daily": {"max_age": True}}, "max_age is True"),
         ({"daily": {"compresion": "zstd"}}, "compresion"),
         ({"daily": {"type": "incremental"}}, "pg_dump makes no 'incremental'"),

@@ -70,3 +70,14 @@ def test_a_number_that_is_not_the_servers_is_nobodys(tmp_path: pathlib.Path, con
     (tmp_path / "postmaster.pid").write_text(content.format(pid=os.getpid()))
     assert pg_ctl.postmaster(str(tmp_path)) is None
     assert pg_ctl.inhabitants(str(tmp_path)) == []
+
+
+def test_a_server_that_recovers_is_not_waited_for(programs: str) -> None:
+    runner = Runner()
+    control = pg_ctl.PgCtl(runner, bin_directory=programs, os_user="postgres")
+    control.begin("/d", log="/l")
+    control.stop("/d", timeout=90.5)
+    begin, stop = runner.calls
+    assert begin[0][1:] == ["--pgdata", "/d", "--log", "/l", "--no-wait", "--silent", "start"]
+    assert stop[0][1:] == ["--pgdata", "/d", "--mode=fast", "--wait", "--timeout=90", "--silent", "stop"]
+    assert (begin[2], stop[1:]) == ("postgres", (100.0, "postgres"))

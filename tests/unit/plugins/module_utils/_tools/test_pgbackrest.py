@@ -214,6 +214,7 @@ def test_a_restore_goes_beside_and_archives_nothing() -> None:
         data="/side/data",
         label="20250622-010002F",
         tablespaces="/side/tablespaces",
+        spool_path="/side/spool",
         lock_path="/side/lock",
         processes=2,
         delta=True,
@@ -223,8 +224,8 @@ def test_a_restore_goes_beside_and_archives_nothing() -> None:
         *("/usr/bin/pgbackrest", "--config=/etc/br.conf", "--stanza=hospital", "--repo=1"),
         *("--log-level-console=off", "--log-level-stderr=warn", "restore", "--pg1-path=/side/data"),
         *("--set=20250622-010002F", "--type=default", "--archive-mode=off"),
-        *("--tablespace-map-all=/side/tablespaces", "--lock-path=/side/lock", "--process-max=2"),
-        *("--target-timeline=2", "--delta"),
+        *("--tablespace-map-all=/side/tablespaces", "--spool-path=/side/spool", "--lock-path=/side/lock"),
+        *("--process-max=2", "--target-timeline=2", "--delta"),
     )
     assert stage.os_user == "postgres"
 

@@ -131,7 +131,7 @@ KNOWN_LOST = {"known": True, "count": 1, "transactions": [], "basis": "the old l
         ),
         (F, {"fence__proofs": []}, "Done, fence not proven", None),
         ("failover_unproven", {}, "Done, fence not proven", None),
-        (F, {"operation": "drill"}, "Done", "The drill is done."),
+        (F, {"operation": "exercise"}, "Done", "The exercise is done."),
         (F, {"operation": None}, "Done", "The operation is done."),
         (
             F,
