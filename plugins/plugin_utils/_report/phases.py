@@ -31,6 +31,7 @@ _COLOURS = {
     "rewind": "calm",
     "clone": "calm",
     "follow": "arm",
+    "services": "calm",
 }
 
 
