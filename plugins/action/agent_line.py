@@ -11,7 +11,10 @@ import typing as t
 from ansible import constants
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.line import agent_command
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.line import (
+    agent_command,
+    services_command,
+)
 
 SUPPORTED = ("ssh", "local")
 
@@ -26,14 +29,20 @@ class ActionModule(ActionBase):
         result: dict[str, t.Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
         _options, arguments = t.cast(t.Any, self).validate_argument_spec(
-            {"config_directory": {"type": "path", "required": True}}
+            {"config_directory": {"type": "path"}, "state_directory": {"type": "path"}},
+            mutually_exclusive=[["config_directory", "state_directory"]],
+            required_one_of=[["config_directory", "state_directory"]],
         )
         transport = self._connection.transport
         if transport not in SUPPORTED:
             message = f"Agents go over the connections {' and '.join(SUPPORTED)}; this host has {transport}."
             return {**result, "failed": True, "msg": message}
-        interpreter = variables.get("ansible_python_interpreter") or "/usr/bin/python3"
-        command, prompt = self._as_root(agent_command(str(interpreter), arguments["config_directory"]))
+        interpreter = str(variables.get("ansible_python_interpreter") or "/usr/bin/python3")
+        if arguments["state_directory"]:
+            agent = services_command(interpreter, arguments["state_directory"])
+        else:
+            agent = agent_command(interpreter, arguments["config_directory"])
+        command, prompt = self._as_root(agent)
         result.update(changed=False, line={"argv": self._argv(transport, command), "prompt": prompt})
         return result
 

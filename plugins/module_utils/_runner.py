@@ -13,7 +13,7 @@ import typing as t
 def _agent(arguments: argparse.Namespace) -> int:
     from ._cluster.agent import main as agent_main
 
-    return agent_main(arguments.config)
+    return agent_main(arguments.config, services=arguments.services, systemctl=arguments.systemctl)
 
 
 def _start_guard(arguments: argparse.Namespace) -> int:
@@ -86,8 +86,14 @@ def parser() -> argparse.ArgumentParser:
         ("restore-drill", _restore_drill, "restore the newest backups on a throwaway instance, and note the result"),
     ):
         command = commands.add_parser(name, help=purpose, description=purpose)
-        command.add_argument("--config", required=True, help="the directory that holds member.json and backup.json")
+        place = command.add_mutually_exclusive_group(required=True) if name == "agent" else command
+        what = "the directory that holds member.json and backup.json"
+        place.add_argument("--config", required=name != "agent", default="", help=what)
         command.set_defaults(function=function)
+        if name == "agent":
+            state = "instead: the state directory of a host that has no role in the cluster and runs services"
+            place.add_argument("--services", default="", help=state)
+            command.add_argument("--systemctl", default="", help="a program that does as systemctl does")
         if name == "sync-guard":
             command.add_argument("--once", action="store_true", help="look once, say what is seen, and end")
         if name.startswith("backup"):

@@ -15,9 +15,16 @@ description:
   - Register the result as C(hms_agent_line).
 options:
   config_directory:
-    description: The directory on the host that holds C(member.json), written by playbooks/site.yml.
+    description:
+      - The directory on the host that holds C(member.json), written by playbooks/site.yml.
+      - Required for a host with a role in the cluster.
     type: path
-    required: true
+  state_directory:
+    description:
+      - For a host that has no role in the cluster and runs services that M(hms.postgres.pg_database_swap) stops and
+        starts. Its agent keeps here what it stopped, and what it did.
+      - Give either this or O(config_directory).
+    type: path
 attributes:
   action:
     description: >-

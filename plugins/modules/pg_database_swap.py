@@ -19,7 +19,11 @@ description:
   - Whether there is anything to do is measured in the catalog. The transaction leaves the setting C(hms.swapped) on
     both databases, with the operation and the name that each had before. A run has nothing to do when O(scratch) does
     not exist and the live database was made of one of that name.
+  - Services that write to the database can be stopped meanwhile. They are started again whatever happens; should
+    controller and agents be killed at once, by the next run.
   - Works without bouncers too; then nobody is held, and who connects in that moment sees an error.
+  - Where the live database is missing, because somebody dropped it, O(force=no_database) gives its name to O(scratch).
+    Then nothing is kept, and there is nothing to go back to.
   - The database that becomes live must take connections, and must be restored and checked.
   - What the other database lacks of the schema C(hms), by which bouncers log in, is made as the live database has it.
   - Standbys follow by replication. Sessions on them stay in the former database, whose data they would go on reading;
@@ -86,6 +90,32 @@ options:
       - Which database clients reach is asked through every process in any case.
     type: bool
     default: true
+  services:
+    description:
+      - systemd units that are stopped before any client is held, in this order, each proven inactive before the
+        next one. Name what takes requests first, then workers, then what starts work by the clock.
+      - After clients were let go they are started in the other order, and each is proven active. What did not run
+        before is not started.
+      - A unit that is not known, or a host that cannot be asked, refuses the swap. A unit that does not stop leads back
+        to where it began. A unit that does not start leaves the swap as it is, and fails the run.
+      - Every host needs a line of M(hms.postgres.agent_line); one without a role in the cluster gets it by
+        O(hms.postgres.agent_line#module:state_directory).
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      host:
+        description: The host's name in the inventory.
+        type: str
+        required: true
+      unit:
+        description: The unit's name with its ending, such as V(hms-web.service).
+        type: str
+        required: true
+  services_deadline:
+    description: Seconds that each unit may take to stop, and to start.
+    type: float
+    default: 60.0
 attributes:
   check_mode:
     description: Can run in check_mode and return changed status prediction without modifying target.

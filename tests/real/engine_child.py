@@ -95,9 +95,9 @@ def ordered(wish: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     """What every job is told, from the parent's wish; the accident is armed."""
     if wish["accident"]:
         arm(wish["accident"])
-    cluster, environment, databases, bouncers = wish["site"]
+    cluster, environment, *hosts = wish["site"]
     return {
-        "site": Site(cluster, environment, tuple(databases), tuple(bouncers)),
+        "site": Site(cluster, environment, *map(tuple, hosts)),
         "lines": tuple(LineSpec(host, tuple(argv)) for host, argv in wish["lines"]),
         "bundle": _bundle.build(),
         "by": wish["by"],

@@ -16,7 +16,9 @@ import subprocess
 import sys
 import typing as t
 
-from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError
+import pytest
+
+from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused
 from ansible_collections.hms.postgres.plugins.module_utils._module import Result
 from ansible_collections.hms.postgres.plugins.modules import pg_restore_safe
 from ansible_collections.hms.postgres.tests.real.backup_site import ROOT, Site
@@ -71,12 +73,20 @@ class RestoreSite(Site):
         return pg_restore_safe.work(self.order(**changes), check_mode=check_mode)
 
     def refused(self, *, check_mode: bool = False, **changes: t.Any) -> HmsError:
-        """Restore, and see it fail."""
-        try:
-            done = self.restore(check_mode=check_mode, **changes)
-        except HmsError as error:
-            return error
-        raise AssertionError(f"it was not refused: {done.values}")
+        """Restore, and see it fail; whatever it was, a record says so, and none is left by a look."""
+        before = self.records()
+        with pytest.raises(HmsError) as caught:
+            self.restore(check_mode=check_mode, **changes)
+        told = caught.value
+        added = [self.record(str(path))["outcome"] for path in self.records() - before]
+        status = "refused" if isinstance(told, Refused) else "failed"
+        expected = [] if check_mode else [(status, told.message)]
+        assert [(outcome["status"], outcome["message"]) for outcome in added] == expected
+        return told
+
+    def records(self) -> set[pathlib.Path]:
+        """The records of restores that came to their end."""
+        return set(self.state.glob("records/*-restore-*.json"))
 
     def start_restore(self, *, module: str = "pg_restore_safe", **changes: t.Any) -> subprocess.Popen[bytes]:
         """Run the module in a process of its own, as Ansible would."""

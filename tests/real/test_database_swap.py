@@ -331,6 +331,8 @@ def test_bad_input_is_refused_and_nothing_is_touched(site: SwapSite, case: str) 
         site.swap(**wishes)
     assert message in caught.value.message
     assert caught.value.state == "Nothing was touched."
+    record = json.loads(pathlib.Path(caught.value.details["record"]).read_text())
+    assert record["outcome"]["status"] == "refused"
     unchanged(site, before)
 
 

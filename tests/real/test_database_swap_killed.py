@@ -11,7 +11,9 @@ running it again ends it.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import pathlib
 import signal
 import typing as t
 
@@ -112,4 +114,29 @@ def test_a_rename_that_waits_too_long_is_taken_back(site: SwapSite, pair: tuple[
         assert found["state"] == "hospital is the database that it was; the clients go on there. Nothing was changed."
         assert settled(site, pair)
         assert site.through() == {pair[0]}
+    run_again(site, pair)
+
+
+@pytest.mark.parametrize("how", ["ended", "killed"])
+def test_a_connection_to_the_server_that_is_lost_in_the_middle(site: SwapSite, pair: tuple[int, int], how: str) -> None:
+    """The session that renames is ended by somebody, or the server crashes with it and comes up again."""
+    with contextlib.suppress(psycopg.Error), in_the_middle(site):
+        child = site.swap_child(sessions_deadline=6.0)
+        until(lambda: renaming(site), "the transaction is in the middle")
+        pid = int(site.ask(RENAMERS.replace("count(*)", "pid")))
+        if how == "ended":
+            site.ask(f"SELECT pg_terminate_backend({pid})")
+        else:
+            os.kill(pid, signal.SIGKILL)
+        assert child.end() == 3
+    found = child.result()
+    assert "one of the two databases is live and whole" in found["state"] or found["state"].startswith(
+        "hospital is the database that it was; the clients go on there."
+    )
+    record = json.loads(pathlib.Path(found["details"]["record"]).read_text())
+    assert record["outcome"]["status"] == "rolled_back"
+    until(lambda: settled(site, pair), "nobody is held", seconds=15.0)
+    assert site.through() == {pair[0]}
+    assert set(site.oids()) == {LIVE, SCRATCH}
+    site.agents_end()
     run_again(site, pair)

@@ -232,6 +232,8 @@ def test_in_place_goes_on_when_an_answer_got_lost(
     made = site.backup().values["backup"]
     before, wanted = restore_site.properties(server, "hospital"), backup_site.dump_text(server, "hospital")
     how: dict[str, t.Any] = {"strategy": "in_place", "backup": made["id"]}
+    inside = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'hospital' AND backend_type = 'client backend'"
+    until(lambda: server.sql(inside) == "0", "who read it has left")
     really = PsycopgSession.execute
 
     def breaking(self: PsycopgSession, sql: str, params: t.Sequence[t.Any] | None = None) -> None:

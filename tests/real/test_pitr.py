@@ -176,11 +176,18 @@ class TestRefusals:
         assert refused.value.next_step
         return refused.value
 
+    @staticmethod
+    def recorded(error: HmsError) -> None:
+        """A record on disk says that it was refused, and why."""
+        outcome = json.loads(pathlib.Path(error.details["record"]).read_text())["outcome"]
+        assert (outcome["status"], outcome["message"]) == ("refused", error.message)
+
     def test_a_time_without_a_zone(self, told: Told) -> None:
         self.refused("no_zone", "says no time zone", time=told.admitted.after.replace("+00", ""))
 
     def test_before_the_end_of_the_oldest_backup(self, told: Told) -> None:
         error = self.refused("before_backup", "the earliest possible is", time="2020-01-01 00:00:00+02")
+        self.recorded(error)
         stop = told.site.info()[0]["timestamp"]["stop"] + 1
         assert error.details["earliest"].startswith(
             datetime.datetime.fromtimestamp(stop, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
@@ -190,7 +197,7 @@ class TestRefusals:
         self.refused("before_backup", "the earliest possible is", lsn="0/1000000")
 
     def test_the_future(self) -> None:
-        self.refused("in_the_future", "is in the future: it is now", time="2099-01-01 00:00:00Z")
+        self.recorded(self.refused("in_the_future", "is in the future: it is now", time="2099-01-01 00:00:00Z"))
 
     def test_a_transaction_that_never_was(self) -> None:
         self.refused("not_found", "nowhere in the archive", xid="4000000000")

@@ -94,6 +94,8 @@ def test_a_target_behind_a_missing_segment_is_refused(told: Told, lab: Lab) -> N
             with pytest.raises(Refused, match=told.segments[1]) as refused:
                 recovery.to(**given)
             assert refused.value.reason == "wal_missing"
+            record = json.loads(pathlib.Path(refused.value.details["record"]).read_text())
+            assert record["outcome"]["status"] == "refused"
         with pytest.raises(HmsError, match=told.segments[1]) as failed:
             recovery.to(xid=told.moments[2].xid)
         assert failed.value.reason == "wal_missing"

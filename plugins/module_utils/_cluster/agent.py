@@ -29,6 +29,7 @@ from .._errors import DeadlinePassed, HmsError
 from .._files import HeldLock, write_atomic
 from .._record import Journal, is_id
 from . import member_config
+from .agent_services import ServiceHandler, verbs_for
 from .facts import RECORDS
 
 SILENCE_LIMIT = 5.0
@@ -52,7 +53,7 @@ class Channel:
     def __init__(self, source: int, target: int, clock: Clock) -> None:
         self._source = source
         self._target = target
-        self._clock = clock
+        self.clock = clock
         self._buffer = b""
         self._heard = clock.monotonic()
         self._closed = False
@@ -60,7 +61,7 @@ class Channel:
 
     def silent_for(self) -> float:
         """Seconds since something arrived."""
-        return self._clock.monotonic() - self._heard
+        return self.clock.monotonic() - self._heard
 
     def pump(self, timeout: float) -> None:
         """Take in what has arrived, waiting at most `timeout` seconds for it."""
@@ -73,7 +74,7 @@ class Channel:
         if not data:
             self._closed = True
         else:
-            self._heard = self._clock.monotonic()
+            self._heard = self.clock.monotonic()
             self._buffer += data
 
     def check(self, *, holding: bool) -> None:
@@ -117,12 +118,19 @@ class Context:
         self.state_directory = state_directory
         self.holding = False
         """Whether something is in the agent's hands, so that silence counts as a lost channel."""
+        self.units_down = False
+        """Whether units were stopped that must be started again. Letting go of anything else doesn't change it."""
         self.alone = False
         """Whether the coordinator is gone, so that nothing waits for it any more."""
         self._last_sign = clock.monotonic()
         self.operation = ""
         self._journal: Journal | None = None
         self.lock = HeldLock(os.path.join(state_directory, LOCK_FILE))
+
+    @property
+    def in_hand(self) -> bool:
+        """Whether silence counts as a lost channel."""
+        return self.holding or self.units_down
 
     def wait_for(self, condition: t.Callable[[], bool], *, timeout: float, interval: float = POLL) -> bool:
         """Poll until `condition` holds. Raises `ChannelLost` when the coordinator goes meanwhile."""
@@ -131,7 +139,7 @@ class Context:
             if self.clock.monotonic() >= deadline:
                 return False
             if not self.alone:
-                self.channel.check(holding=self.holding)
+                self.channel.check(holding=self.in_hand)
                 self._give_sign()
             self.clock.sleep(interval)
         return True
@@ -186,14 +194,16 @@ class Handler(t.Protocol):
 class Agent:
     """Serves one coordinator until it says goodbye or is lost."""
 
-    def __init__(self, handler: Handler, context: Context) -> None:
+    def __init__(self, handler: Handler, context: Context, *, systemctl: str = "") -> None:
         self._handler = handler
         self._context = context
+        self._services = verbs_for(context, systemctl)
         self._verbs: dict[str, t.Callable[..., dict[str, t.Any]]] = {
             "ping": self._ping,
             "lock": self._lock,
             "hurry": self._hurry,
             "store_record": self._store_record,
+            **self._services.verbs(),
             **handler.verbs(),
             "observe": self._observe,
         }
@@ -251,7 +261,7 @@ class Agent:
         context = self._context
         try:
             while True:
-                message = context.channel.next_message(holding=context.holding)
+                message = context.channel.next_message(holding=context.in_hand)
                 if message.get("verb") == "goodbye":
                     context.channel.send({"n": message.get("n"), "ok": True, "result": {}, "took": 0.0})
                     return
@@ -266,15 +276,16 @@ class Agent:
         """The dead-man. Nothing that breaks in it may end it silently."""
         context = self._context
         context.alone = True
-        context.note("channel_lost", lazy=False, holding=context.holding)
+        context.note("channel_lost", lazy=False, holding=context.in_hand)
         if context.lock.held:
             context.lock.leave_note({**(context.lock.holder() or {}), "winding_up": True})
-        try:
-            self._handler.channel_lost()
-        except HmsError as error:
-            context.note("deadman_failed", lazy=False, error=error.as_dict())
-        except Exception:  # noqa: BLE001  nobody is there to be told; the journal is
-            context.note("deadman_failed", lazy=False, error=traceback.format_exc()[-4000:])
+        for act in (self._handler.channel_lost, self._services.alone):
+            try:
+                act()
+            except HmsError as error:
+                context.note("deadman_failed", lazy=False, error=error.as_dict())
+            except Exception:  # noqa: BLE001  nobody is there to be told; the journal is
+                context.note("deadman_failed", lazy=False, error=traceback.format_exc()[-4000:])
 
 
 def make_handler(config: member_config.DatabaseHost | member_config.BouncerHost, context: Context) -> Handler:
@@ -305,30 +316,37 @@ def detach() -> None:
     os.setsid()
 
 
-def main(config_directory: str) -> int:
-    """Run as the agent of the host described in `config_directory`. The first line out says hello or why not."""
-    clock = SystemClock()
-    source, target = os.dup(0), os.dup(1)
-    detach()
-    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-    os.dup2(2, 1)  # nothing but answers may go out on the line
-    channel = Channel(source, target, clock)
-    try:
-        config = member_config.load(config_directory)
-        context = Context(channel, clock, config.state_directory)
-        handler = make_handler(config, context)
-    except HmsError as error:
-        channel.send({"hello": False, "error": error.as_dict()})
-        return 1
-    members = [{"name": peer.name, "address": peer.address, "port": peer.port} for peer in config.members]
+def _prepare(channel: Channel, config_directory: str, services: str) -> tuple[Handler, Context, dict[str, t.Any]]:
+    """The handler for this host, with what its hello says. `services` is the state directory of one without a role."""
+    if services:
+        context = Context(channel, channel.clock, services)
+        nobody = {"members": [], "name": "", "cluster": "", "environment": ""}
+        return ServiceHandler(), context, {"kind": "services", **nobody}
+    config = member_config.load(config_directory)
+    context = Context(channel, channel.clock, config.state_directory)
     hello = {
-        "hello": True,
-        "members": members,
+        "kind": "database" if isinstance(config, member_config.DatabaseHost) else "bouncer",
+        "members": [{"name": peer.name, "address": peer.address, "port": peer.port} for peer in config.members],
         "name": config.name,
         "cluster": config.cluster,
         "environment": config.environment,
     }
-    kind = "database" if isinstance(config, member_config.DatabaseHost) else "bouncer"
-    channel.send({**hello, "kind": kind, "pid": os.getpid(), "python": sys.version.split()[0], "time": time.time()})
-    Agent(handler, context).serve()
+    return make_handler(config, context), context, hello
+
+
+def main(config_directory: str, *, services: str = "", systemctl: str = "") -> int:
+    """Run as the agent of the host described in `config_directory`. The first line out says hello or why not."""
+    source, target = os.dup(0), os.dup(1)
+    detach()
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+    os.dup2(2, 1)  # nothing but answers may go out on the line
+    channel = Channel(source, target, SystemClock())
+    try:
+        handler, context, hello = _prepare(channel, config_directory, services)
+    except HmsError as error:
+        channel.send({"hello": False, "error": error.as_dict()})
+        return 1
+    own = {"pid": os.getpid(), "python": sys.version.split()[0], "time": time.time()}
+    channel.send({"hello": True, **hello, **own})
+    Agent(handler, context, systemctl=systemctl).serve()
     return 0

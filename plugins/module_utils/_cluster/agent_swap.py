@@ -91,21 +91,22 @@ class SwapVerbs:
     def look_inside(self, *, live: str, scratch: str) -> dict[str, t.Any]:
         """Sessions, obstacles and rights of both databases."""
         session = self._session()
-        oids = {one.name: one.oid for one in renaming.databases(session)}
+        oids = self._oids()
         found = Inside(
-            attached=tuple(self._attached([oids[live], oids[scratch]])),
+            attached=tuple(self._attached([oids[name] for name in (live, scratch) if name in oids])),
             live=renaming.obstacles(session, live),
             scratch=renaming.obstacles(session, scratch),
-            shut_out=renaming.shut_out(session, oids[live], oids[scratch]),
+            shut_out=renaming.shut_out(session, oids[live], oids[scratch]) if live in oids else (),
         )
-        return {"inside": dataclasses.asdict(self._with_support(found, live, scratch))}
+        return {"inside": dataclasses.asdict(self._with_support(found, live if live in oids else scratch, scratch))}
 
     def _with_support(self, found: Inside, live: str, scratch: str) -> Inside:
-        wanted = self._support(live)
         try:
-            lacking = swap_support.missing(wanted, self._support(scratch))
+            there = self._support(scratch)
         except HmsError as error:
             return dataclasses.replace(found, scratch_error=error.message)
+        wanted = there if live == scratch else self._support(live)
+        lacking = swap_support.missing(wanted, there)
         return dataclasses.replace(found, support_live=wanted.table, support_missing=lacking)
 
     def _support(self, database: str) -> swap_support.Support:
@@ -207,7 +208,7 @@ class SwapVerbs:
         self._context.note("swapping", live=live, scratch=scratch, keep=keep)
         self._told, self._ended = {}, {}
         self._spared = frozenset() if end_backups else BACKUPS
-        oids = [live_oid, scratch_oid]
+        oids = [live_oid, scratch_oid] if keep else [scratch_oid]
         end = clock.monotonic() + deadline
         try:
             self._clear(oids, live, policy, pids, deadline)
@@ -220,7 +221,8 @@ class SwapVerbs:
             def finish(statement: str) -> None:
                 self._finish(session, statement, lambda: self._tell_to_end(oids, live, policy, pids), deadline)
 
-            renaming.rename(session, work, oids={live: scratch_oid, keep: live_oid}, finish=finish)
+            expected = {live: scratch_oid, keep: live_oid} if keep else {live: scratch_oid}
+            renaming.rename(session, work, oids=expected, finish=finish)
         except HmsError as error:
             who = self._in_the_way(oids, error)
             if self._handler.state == "renaming":
@@ -315,9 +317,7 @@ class SwapVerbs:
 
     def _hang_up(self) -> None:
         """The server takes back what was not committed."""
-        if self._renamer is not None:
-            self._renamer.close()
-            self._renamer = None
+        self.close()
         self._handler.state = "idle"
 
     def swap_outcome(self, *, live: str, live_oid: int, scratch_oid: int) -> dict[str, t.Any]:
@@ -325,8 +325,9 @@ class SwapVerbs:
         if self._handler.state != "committing":
             self._hang_up()
         self._context.wait_for(self._nobody_renames, timeout=ABANDONED_PATIENCE, interval=0.02)
-        found = self._oids().get(live)
-        decided = self._nobody_renames() and found in (live_oid, scratch_oid)
+        idle, oids = self._nobody_renames(), self._oids()
+        found = oids.get(live, 0)
+        decided = idle and (found == live_oid or scratch_oid in oids.values())
         return {"decided": decided, "swapped": found == scratch_oid, "oid": found}
 
     def _nobody_renames(self) -> bool:
@@ -341,7 +342,7 @@ class SwapVerbs:
 
     def verify_primary(self, *, live: str, former: int) -> dict[str, t.Any]:
         """The live database's OID, and who is connected to the one that was live before."""
-        left = [one.words for one in renaming.attached(self._session(), [former])]
+        left = [one.words for one in renaming.attached(self._session(), [former] if former else [])]
         return {"oid": self._oids().get(live), "in_the_former": left}
 
     def swap_rows(self, *, operation: str, databases: t.Sequence[str]) -> dict[str, t.Any]:

@@ -10,10 +10,24 @@ import dataclasses
 import typing as t
 
 from .._tools.database_rename import Attached, Database, Obstacles
+from .._tools.systemd_units import UnitState
 from .plan import Plan
 
 State = t.Literal["swapped", "rolled_back"]
 Policy = t.Literal["terminate", "wait", "refuse"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Service:
+    """A systemd unit on a host."""
+
+    host: str
+    unit: str
+
+    @property
+    def words(self) -> str:
+        """The unit for people."""
+        return f"{self.unit} on {self.host}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +41,8 @@ class SwapRequest:
         stamp: the moment of the request as a name carries it, so that planning twice gives one name.
         sessions: what happens to sessions that don't come through the bouncers.
         hold_deadline: how long held pools may take to come to rest.
+        services: the units that are stopped meanwhile, in this order, and started again in the other one.
+        services_deadline: how long each of them may take for either.
     """
 
     state: State
@@ -40,6 +56,8 @@ class SwapRequest:
     confirm: str = ""
     force: tuple[str, ...] = ()
     probes: bool = True
+    services: tuple[Service, ...] = ()
+    services_deadline: float = 60.0
     check_only: bool = False
 
     @property
@@ -54,6 +72,7 @@ class Names:
 
     Attributes:
         done: the database that clients use is the one asked for already.
+        missing: there is none that clients could use; scratch becomes it, and nothing is kept.
         wrong: why it can't be told; a rule, a message and a next step.
     """
 
@@ -61,6 +80,7 @@ class Names:
     scratch: str = ""
     keep: str = ""
     done: bool = False
+    missing: bool = False
     wrong: tuple[str, str, str] | None = None
 
 
@@ -119,6 +139,28 @@ class Routes:
 
 
 @dataclasses.dataclass(frozen=True)
+class HostUnits:
+    """The units of one host, as its agent saw them.
+
+    Attributes:
+        error: why they could not be looked at.
+        left: those that an operation stopped and never started again.
+        left_by: that operation.
+    """
+
+    host: str
+    units: tuple[UnitState, ...] = ()
+    error: str = ""
+    reason: str = ""
+    left: tuple[str, ...] = ()
+    left_by: str = ""
+
+    def unit(self, name: str) -> UnitState | None:
+        """A unit by name."""
+        return next((unit for unit in self.units if unit.unit == name), None)
+
+
+@dataclasses.dataclass(frozen=True)
 class Sight:
     """Everything that was seen for a swap beside the cluster's facts."""
 
@@ -128,6 +170,7 @@ class Sight:
     routes: tuple[Routes, ...] = ()
     readers: t.Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Sessions in the live database on standbys, by host."""
+    services: tuple[HostUnits, ...] = ()
 
     def database(self, name: str) -> Database | None:
         """A database by name."""
@@ -149,6 +192,12 @@ class SwapPlan(Plan):
     """Sessions past the bouncers that would be ended or waited for, in words."""
     probe: bool = False
     support_missing: tuple[str, ...] = ()
+    missing: bool = False
+    """There is no live database: nothing is kept, and no client writes until the end."""
+    stopping: tuple[Service, ...] = ()
+    """Units to be stopped, in this order, and proven inactive."""
+    starting: tuple[Service, ...] = ()
+    """Units to be started afterwards: those, and what an earlier operation left stopped."""
 
     def as_record(self) -> dict[str, t.Any]:
         swap = {
@@ -158,6 +207,7 @@ class SwapPlan(Plan):
             "live_oid": self.live_oid,
             "scratch_oid": self.scratch_oid,
             "sessions": list(self.sessions),
+            "services": [service.words for service in self.starting],
         }
         return {**super().as_record(), "swap": swap}
 

@@ -33,12 +33,21 @@ def resolve(request: SwapRequest, databases: t.Sequence[Database]) -> Names:
     except Refused as error:
         return Names(request.database, request.scratch, keep, wrong=("bad_name", error.message, error.next_step))
     if live is None:
-        text = f"There is no database {request.database!r}."
-        step = "Name the one that clients use. If it was dropped, rename the scratch database by hand."
-        return Names(request.database, request.scratch, keep, wrong=("no_database", text, step))
+        return _missing(request, by_name)
     if request.state == "rolled_back" and not request.scratch:
         return _way_back(live, databases, keep)
     return _named(request, live, by_name, keep)
+
+
+def _missing(request: SwapRequest, by_name: t.Mapping[str, Database]) -> Names:
+    """Somebody dropped the live database: the scratch database can be given its name."""
+    if request.scratch in by_name:
+        return Names(request.database, request.scratch, missing=True)
+    text = f"There is no database {request.database!r}, and none that could become it was named."
+    if request.scratch:
+        text = f"There is neither a database {request.database!r} nor {request.scratch!r}."
+    step = f"Restore a backup (playbooks/restore.yml), or name the database that is to become {request.database}."
+    return Names(request.database, request.scratch, wrong=("nothing_live", text, step))
 
 
 def _named(request: SwapRequest, live: Database, by_name: t.Mapping[str, Database], keep: str) -> Names:
@@ -74,8 +83,21 @@ def _way_back(live: Database, databases: t.Sequence[Database], keep: str) -> Nam
     came_from = stamp_of(live.mark_was, live.name, BEFORE)
     if came_from and came_from > stamp:
         return Names(live.name, live.mark_was, "", done=True)
+    if stamp and _partner_gone(live, databases):
+        text = (
+            f"Nothing from before {live.mark_operation}, which made {live.name} of {live.mark_was}, is there: "
+            f"{live.name} did not exist then, or what was kept was dropped."
+        )
+        step = f"To go back further, name the database as scratch: the newest kept is {scratch}."
+        return Names(live.name, "", keep, wrong=("nothing_kept", text, step))
     if not stamp:
         text = f"No database {kept_name(live.name, BEFORE, '…')!r} was kept, so there is none to go back to."
         return Names(live.name, "", keep, wrong=("nothing_kept", text, "Name the one to go back to as scratch."))
     by_name = {database.name: database for database in databases}
     return Names(live.name, scratch, keep, wrong=_clash(Names(live.name, scratch, keep), by_name))
+
+
+def _partner_gone(live: Database, databases: t.Sequence[Database]) -> bool:
+    """Whether the swap that made `live` left no other database: both carry its mark."""
+    others = {each.mark_operation for each in databases if each.name != live.name}
+    return bool(live.mark_operation) and live.mark_operation not in others

@@ -12,6 +12,7 @@ from __future__ import annotations
 import typing as t
 
 from .._tools.database_rename import CLIENTS, HELPERS, INVALID, SYSTEM, Attached, Database, Obstacles
+from . import swap_services
 from .model import ClusterFacts, MemberFacts
 from .plan import Refusal as Rule
 from .plan import leader
@@ -26,13 +27,16 @@ BACKUPS = frozenset({"hms.postgres backup", "pg_dump", "pg_dumpall", "pg_restore
 def all_of(facts: ClusterFacts, sight: Sight, request: SwapRequest) -> list[Rule]:
     """Everything that forbids it, the gravest first."""
     primary = leader(facts)
-    found = consent(facts, request)
+    found = [*consent(facts, request), *swap_services.rules(sight, request)]
     if primary is None:
         return [*_primary(facts), *found]
     names = sight.names
     if names.wrong is not None:
         rule, message, step = names.wrong
         return [Rule(rule, message, step, False), *found]
+    if names.missing:
+        text = f"There is no database {names.live!r}: {names.scratch} would get its name, and nothing would be kept."
+        found.append(Rule("no_database", text, "Is the name right? Override it if somebody dropped that database."))
     if sight.inside is not None:
         found += _databases(sight)
         found += _obstacles(names.live, sight.inside.live)

@@ -116,6 +116,8 @@ class Builder:
             made += f" TABLESPACE {quote_identifier(space)}"
         maintenance.execute(made)
         maintenance.execute(f"REVOKE ALL ON DATABASE {quoted} FROM PUBLIC")
+        # its catalogs have holes until then: on a disk that fills up later no checkpoint could be written, so no drop
+        maintenance.execute("CHECKPOINT")
         return f"{self._shape.database.encoding}, {self._shape.database.collate}"
 
     def _load(self) -> str:

@@ -68,8 +68,10 @@ class InPlace:
         """Make room for it; what the database is to be, and the backup that leads back ('' for none)."""
         if self._seen.target.live is None:
             known = state.load(self._order).get("in_place")
-            return (_shape_from(known), str(known["backup"])) if known else (shape_of(self._seen), "")
-        shape = shape_of(self._seen)
+            if known:
+                return _shape_from(known), str(known["backup"])
+            return shape_of(self._seen, self._order.database), ""
+        shape = shape_of(self._seen, self._order.database)
         self._record.step("read", "Read the whole artifact before anything goes", self._read_all, str)
         backup = ""
         if self._order.backup_before:

@@ -58,7 +58,12 @@ class RestoreOperation:
         if check_mode:
             return self._preview()
         state_then = PERHAPS_GONE if self.order.strategy == "in_place" else UNTOUCHED
-        with ending_properly("The restore", state_then), self._alone():
+        with ending_properly("The restore", state_then), contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self._alone())
+            except HmsError as error:
+                self._note_failure(error)
+                raise
             return self._run()
 
     def _alone(self) -> contextlib.AbstractContextManager[None]:
@@ -144,11 +149,11 @@ class RestoreOperation:
             return self._result(seen, plan, None, changed=False, record=record.path, already=True)
         ready = self._ready(seen, plan)
         if ready is not None:
-            apply_shape(seen, ready.name, shape_of(seen))
+            apply_shape(seen, ready.name, shape_of(seen, self.order.database))
             record.put(validations=[check.as_dict() for check in ready.checks])
             record.finish("done", f"{ready.name} was proven before and waits for the swap.")
             return self._result(seen, plan, ready, changed=False, record=record.path)
-        proven = self.build(seen, plan, record, shape_of(seen))
+        proven = self.build(seen, plan, record, shape_of(seen, self.order.database))
         record.finish("done", f"{proven.name} is proven and waits for the swap.")
         return self._result(seen, plan, proven, changed=True, record=record.path)
 

@@ -22,15 +22,15 @@ WHERE datname = 'template0'
 """
 
 
-def shape_of(seen: Look) -> Shape:
-    """The live database's own; where there is none, that of the artifact."""
+def shape_of(seen: Look, database: str) -> Shape:
+    """The live database's own; where there is none, that of the artifact, and then what the roles make."""
     live = seen.target.live
     if live is not None:
         rights = None if live.properties.get("acl") is None else read_rights(seen.maintenance, live.database.name)
         return Shape(live.database, portable(live.properties), rights)
     properties = portable(_kept(seen))
     encoding, collate, ctype = seen.maintenance.rows(_TEMPLATE)[0]
-    database = DatabaseFacts(
+    found = DatabaseFacts(
         name=str(properties.get("database", "")),
         bytes=0,
         encoding=str(properties.get("encoding") or encoding),
@@ -41,7 +41,10 @@ def shape_of(seen: Look) -> Shape:
     )
     if properties.get("owner") not in seen.target.roles:
         properties.pop("owner", None)
-    return Shape(database, properties, parse_acl(properties.get("acl"), seen.target.roles))
+    declared = f"{database}_owner"
+    if "owner" not in properties and declared in seen.target.roles:
+        properties["owner"] = declared
+    return Shape(found, properties, parse_acl(properties.get("acl"), seen.target.roles))
 
 
 def _kept(seen: Look) -> dict[str, t.Any]:

@@ -208,14 +208,13 @@ def stamp_of(name: str, database: str, word: str) -> str:
 
 
 def statements(*, live: str, scratch: str, keep: str, operation: str, open_scratch: bool) -> list[str]:
-    """What makes `scratch` the database `live` and keeps the former one as `keep`: for one transaction."""
-    old, new, kept = quote_identifier(live), quote_identifier(scratch), quote_identifier(keep)
-    found = [
-        f"ALTER DATABASE {old} RENAME TO {kept}",
-        f"ALTER DATABASE {new} RENAME TO {old}",
-        f"ALTER DATABASE {kept} SET {MARK} = {quote_literal(f'{operation} {live}')}",
-        f"ALTER DATABASE {old} SET {MARK} = {quote_literal(f'{operation} {scratch}')}",
-    ]
+    """For one transaction: what makes `scratch` the database `live`, and keeps the former one as `keep`, if given."""
+    old, new, kept = quote_identifier(live), quote_identifier(scratch), quote_identifier(keep) if keep else ""
+    found = [f"ALTER DATABASE {old} RENAME TO {kept}"] if keep else []
+    found.append(f"ALTER DATABASE {new} RENAME TO {old}")
+    if keep:
+        found.append(f"ALTER DATABASE {kept} SET {MARK} = {quote_literal(f'{operation} {live}')}")
+    found.append(f"ALTER DATABASE {old} SET {MARK} = {quote_literal(f'{operation} {scratch}')}")
     if open_scratch:
         found.append(f"ALTER DATABASE {old} ALLOW_CONNECTIONS true")
     return found

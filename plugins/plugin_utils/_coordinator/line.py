@@ -36,7 +36,7 @@ _BOOTSTRAP = (
     "while d: d=d[os.write(f,d):]\n"
     "sys.path.insert(0,'/proc/self/fd/%d'%f)\n"
     "from hms_postgres._runner import main\n"
-    "raise SystemExit(main(['agent','--config',sys.argv[1]]))\n"
+    "raise SystemExit(main(['agent',*sys.argv[1:]]))\n"
 )
 _STDERR_KEPT = 8192
 _CHUNK = 1 << 16
@@ -45,8 +45,14 @@ _LET_IN = b"BECOME-SUCCESS-"
 
 
 def agent_command(interpreter: str, config_directory: str) -> str:
-    """The shell command that becomes the agent on the far side."""
-    return shlex.join([interpreter, "-c", _BOOTSTRAP, config_directory])
+    """The shell command that becomes the agent of a member of the cluster on the far side."""
+    return shlex.join([interpreter, "-c", _BOOTSTRAP, "--config", config_directory])
+
+
+def services_command(interpreter: str, state_directory: str, *, systemctl: str = "") -> str:
+    """The same for a host without a role in the cluster, which runs services."""
+    program = ["--systemctl", systemctl] if systemctl else []
+    return shlex.join([interpreter, "-c", _BOOTSTRAP, *program, "--services", state_directory])
 
 
 @dataclasses.dataclass(frozen=True)

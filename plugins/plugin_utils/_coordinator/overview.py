@@ -31,6 +31,8 @@ class Site(t.NamedTuple):
     environment: str
     databases: tuple[str, ...]
     bouncers: tuple[str, ...]
+    services: tuple[str, ...] = ()
+    """Hosts without a role in the cluster, on which services are stopped and started."""
 
 
 def observe(fleet: Fleet, site: Site) -> ClusterFacts:

@@ -97,6 +97,8 @@ def open_fleet(job_lines: t.Sequence[LineSpec], bundle: bytes, site: Site, clock
     """Open every line and check that each agent is one of this cluster."""
     fleet = Fleet(job_lines, bundle, clock)
     for host, hello in fleet.greet(seconds).items():
+        if host in site.services and hello["kind"] == "services":
+            continue
         kind = "database" if host in site.databases else "bouncer"
         wanted = f"the {kind} host {host!r} of cluster {site.cluster!r} ({site.environment})"
         found = f"the {hello['kind']} host {hello['name']!r} of cluster {hello['cluster']!r} ({hello['environment']})"

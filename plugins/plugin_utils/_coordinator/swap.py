@@ -54,14 +54,15 @@ def arm(operation: Operation, plan: SwapPlan, request: SwapRequest) -> None:
             live=plan.database,
             scratch=plan.scratch,
         )
-    if plan.probe:
+    probing = plan.probe and not plan.missing
+    if probing:
         args: dict[str, t.Any] = {"operation": operation.identifier, "rate": 50.0}
         requests: Requests = dict.fromkeys(plan.poolers, ("probe_start", args))
         operation.everywhere("probe", requests, phase="arm", title="Start a write probe", timeout=10.0)
     operation.one("arm_swap", primary, "arm_swap", phase="arm", title="Open the renaming session", timeout=15.0)
     if request.sessions == "wait":
         _await_sessions(operation, plan, request)
-    if plan.probe:
+    if probing:
         operation.pause(PROBE_BEFORE)
 
 
@@ -124,7 +125,9 @@ def _rename(operation: Operation, plan: SwapPlan, request: SwapRequest, pids: t.
             plan.new_primary,
             "swap",
             phase=CRITICAL,
-            title=f"Rename {plan.database} to {plan.keep} and {plan.scratch} to {plan.database}",
+            title=f"Rename {plan.database} to {plan.keep} and {plan.scratch} to {plan.database}"
+            if plan.keep
+            else f"Rename {plan.scratch} to {plan.database}",
             timeout=2 * request.sessions_deadline + COMMIT_MARGIN + MARGIN,
             silence=SILENCE,
             operation=operation.identifier,
@@ -199,13 +202,15 @@ def roll_back(operation: Operation, plan: SwapPlan, error: HmsError) -> None:
     held = let_clients_go(operation, plan)
     operation.leave_critical_section()
     state = f"{plan.database} is the database that it was; the clients go on there. Nothing was changed."
+    if plan.missing:
+        state = f"{plan.scratch} is called that still. Nothing was changed."
     error.state = with_held(error.state or state, held)
     error.phase = error.phase or CRITICAL
 
 
 def settle(operation: Operation, plan: SwapPlan, request: SwapRequest, swapped: Swapped) -> None:
     """After the clients went on: standbys have replayed it, nobody reads the former database there."""
-    if plan.standbys and swapped.lsn:
+    if plan.standbys and swapped.lsn and not plan.missing:
         args: dict[str, t.Any] = {"oid": plan.live_oid, "lsn": swapped.lsn, "deadline": 10.0}
         end = {**args, "end": request.sessions == "terminate"}
         requests: Requests = dict.fromkeys(plan.standbys, ("end_readers", end))

@@ -22,6 +22,7 @@ from ansible_collections.hms.postgres.plugins.module_utils._cluster.swap_model i
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.swap_names import resolve
 from ansible_collections.hms.postgres.plugins.module_utils._tools.database_rename import Database
 
+from . import services
 from .fleet import Fleet
 
 TIMEOUT = 20.0
@@ -29,18 +30,19 @@ TIMEOUT = 20.0
 
 def look(fleet: Fleet, facts: ClusterFacts, request: SwapRequest) -> Sight:
     """The databases, who is connected, what stands in the way, and what leads there."""
+    units = services.look(fleet, request)
     primary = leader(facts)
     if primary is None:
-        return Sight(names=Names(request.database, request.scratch, request.keep_as))
+        return Sight(names=Names(request.database, request.scratch, request.keep_as), services=units)
     answer = fleet.call(primary.name, "list_databases", TIMEOUT)
     databases = tuple(Database(**row) for row in answer["databases"])
     names = resolve(request, databases)
     routes = _routes(fleet, facts, names)
     if names.wrong is not None or names.done:
-        return Sight(databases, names, routes=routes)
+        return Sight(databases, names, routes=routes, services=units)
     oids = {database.name: database.oid for database in databases}
-    readers = _readers(fleet, facts, oids[names.live])
-    return Sight(databases, names, _inside(fleet, primary.name, names), routes, readers)
+    readers = {} if names.missing else _readers(fleet, facts, oids[names.live])
+    return Sight(databases, names, _inside(fleet, primary.name, names), routes, readers, units)
 
 
 def _inside(fleet: Fleet, primary: str, names: Names) -> Inside:

@@ -48,7 +48,8 @@ def prove(operation: Operation, done: Done) -> ClusterFacts:
     _ask_primary(operation, plan, expected)
     if swapped and swapped.held:
         raise _still_held(plan, swapped)
-    clients = _clients(operation, done) if swapped and plan.probe and plan.poolers else {}
+    probed = swapped and plan.probe and plan.poolers and not plan.missing
+    clients = _clients(operation, done) if probed else {}
     swap.settle(operation, plan, done.request, swapped or swap.Swapped())
     after = overview.observe(operation.fleet, done.site)
     operation.set(after=overview.for_record(after))
@@ -107,8 +108,12 @@ def _clients(operation: Operation, done: Done) -> dict[str, t.Any]:
 def _words(plan: SwapPlan, swapped: swap.Swapped) -> str:
     """What was done, in a sentence or two."""
     kept = f"the database that clients used until then is kept as {plan.keep}, with all that they wrote to it"
+    if plan.missing:
+        kept = f"there was no {plan.database}, so nothing is kept and there is no way back"
     ended = f" Ended past the bouncers: {sessions_in_words(len(swapped.ended))}." if swapped.ended else ""
-    return f"{plan.database} is now what {plan.scratch} was; {kept}.{ended}"
+    stopped = ", ".join(service.words for service in plan.stopping)
+    meanwhile = f" Stopped meanwhile: {stopped}." if stopped else ""
+    return f"{plan.database} is now what {plan.scratch} was; {kept}.{ended}{meanwhile}"
 
 
 def _still_held(plan: SwapPlan, swapped: swap.Swapped) -> HmsError:
@@ -123,12 +128,18 @@ def _still_held(plan: SwapPlan, swapped: swap.Swapped) -> HmsError:
 def _conclude(operation: Operation, done: Done, clients: t.Mapping[str, t.Any]) -> None:
     plan, swapped = done.plan, done.swapped
     if swapped is None:
-        operation.outcome("done", f"{plan.database} is what was asked for; clients that were held are let go.")
+        let_go = "; clients that were held are let go" if plan.poolers else ""
+        started = ", ".join(service.words for service in plan.starting)
+        started = f" Started: {started}." if started else ""
+        operation.outcome("done", f"{plan.database} is what was asked for{let_go}.{started}")
         return
     lost = clients.get("lost", 0)
     basis = (COUNTED if clients else KEPT).format(keep=plan.keep, database=plan.database)
-    operation.set(losses={"known": True, "count": lost, "bytes": None, "transactions": [], "basis": basis})
+    if not plan.missing:
+        operation.set(losses={"known": True, "count": lost, "bytes": None, "transactions": [], "basis": basis})
     message = _words(plan, swapped)
     operation.set(swap={"kept_as": plan.keep, "oid": plan.scratch_oid, "ended": list(swapped.ended)})
     way_back = f"The way back: playbooks/restore_rollback.yml -e database={plan.database} -e scratch={plan.keep}."
+    if plan.missing:
+        way_back = f"What {plan.database} held after that backup is gone; playbooks/pitr.yml may bring it back."
     operation.outcome("done", message, next_steps=[way_back], stall_seconds=clients.get("longest_stall_seconds"))

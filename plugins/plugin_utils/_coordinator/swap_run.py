@@ -11,11 +11,11 @@ import typing as t
 
 from ansible_collections.hms.postgres.plugins.module_utils._clock import Clock
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.model import ClusterFacts
-from ansible_collections.hms.postgres.plugins.module_utils._cluster.swap_model import SwapPlan, SwapRequest
+from ansible_collections.hms.postgres.plugins.module_utils._cluster.swap_model import Service, SwapPlan, SwapRequest
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.swap_plan import plan_swap
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError
 
-from . import overview, swap
+from . import overview, services, swap
 from .fleet import Fleet
 from .line import LineSpec
 from .operation import CRITICAL, Operation
@@ -64,8 +64,8 @@ def _carry_out(
     try:
         take_lead(operation, plan)
         plan, facts = _look_again(operation, job.site, request, plan)
-        done = Done(plan, request, job.site, origin, _do(operation, plan, request))
-        ended = prove(operation, done)
+        swapped, idle = _do(operation, plan, request)
+        ended = _prove(operation, Done(plan, request, job.site, origin, swapped), idle)
         report = end(operation, plan, ended)
     except HmsError as error:
         _failed(operation, plan, error)
@@ -88,16 +88,36 @@ def _look_again(
     return again, facts
 
 
-def _do(operation: Operation, plan: SwapPlan, request: SwapRequest) -> swap.Swapped | None:
-    """The swap, or only what an earlier run left undone."""
-    if not plan.finishing:
+def _do(operation: Operation, plan: SwapPlan, request: SwapRequest) -> tuple[swap.Swapped | None, dict[Service, str]]:
+    """The swap, or only what an earlier run left undone; and which services don't run."""
+    if plan.finishing:
+        if plan.poolers:
+            swap.prepare_pools(operation, plan)
+            for answer in resume(operation, plan.poolers, phase=CRITICAL).values():
+                answer.get()
+        operation.committed = True
+        return None, services.start(operation, plan, request)
+    try:
+        services.stop(operation, plan, request)
         swap.arm(operation, plan, request)
-        return swap.execute(operation, plan, request)
-    if plan.actions:
-        swap.prepare_pools(operation, plan)
-        for answer in resume(operation, plan.poolers, phase=CRITICAL).values():
-            answer.get()
-    return None
+        swapped = swap.execute(operation, plan, request)
+    except HmsError as error:
+        services.after_failure(operation, plan, request, error)
+        raise
+    return swapped, services.start(operation, plan, request)
+
+
+def _prove(operation: Operation, done: Done, idle: t.Mapping[Service, str]) -> ClusterFacts:
+    """Prove what holds; a service that doesn't run is told whatever else is."""
+    try:
+        ended = prove(operation, done)
+    except HmsError as error:
+        if idle:
+            error.state = f"{error.state} Not started again: {services.words(idle)}.".strip()
+        raise
+    plan = done.plan
+    services.demand(plan, idle, done=f"{plan.scratch} is {plan.database} now, and proven." if done.swapped else "")
+    return ended
 
 
 def _failed(operation: Operation, plan: SwapPlan, error: HmsError) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.hms.postgres.plugins.module_utils._clock import Clock, SystemClock
-from ansible_collections.hms.postgres.plugins.module_utils._cluster.swap_model import SwapPlan, SwapRequest
+from ansible_collections.hms.postgres.plugins.module_utils._cluster.swap_model import Service, SwapPlan, SwapRequest
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused
 from ansible_collections.hms.postgres.plugins.plugin_utils import _bundle
 
 from . import task
+from .overview import Site
 from .run import Report
 from .swap_run import SwapJob, run_swap
 
@@ -30,6 +31,13 @@ SWAP_SPEC: dict[str, t.Any] = {
     "confirm": {"type": "str", "default": ""},
     "force": {"type": "list", "elements": "str", "default": []},
     "probes": {"type": "bool", "default": True},
+    "services": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {"host": {"type": "str", "required": True}, "unit": {"type": "str", "required": True}},
+    },
+    "services_deadline": {"type": "float", "default": 60.0},
 }
 
 _HIDDEN = ("databases", "bouncers", "records_directory")
@@ -42,7 +50,7 @@ def stamp(clock: Clock) -> str:
 
 def swap_request(arguments: t.Mapping[str, t.Any], clock: Clock) -> SwapRequest:
     """The request in a task's arguments."""
-    for name in ("sessions_deadline", "hold_deadline"):
+    for name in ("sessions_deadline", "hold_deadline", "services_deadline"):
         if arguments[name] <= 0:
             raise Refused(
                 f"{name} is {arguments[name]:g}; it must be more than 0 seconds.",
@@ -63,7 +71,24 @@ def swap_request(arguments: t.Mapping[str, t.Any], clock: Clock) -> SwapRequest:
         confirm=arguments["confirm"],
         force=tuple(arguments["force"]),
         probes=arguments["probes"],
+        services=tuple(Service(service["host"], service["unit"]) for service in arguments["services"]),
+        services_deadline=arguments["services_deadline"],
     )
+
+
+def site_with_services(site: Site, services: t.Sequence[t.Mapping[str, str]], hostvars: t.Mapping[str, t.Any]) -> Site:
+    """The site with the hosts that only run services."""
+    for service in services:
+        if service["host"] not in hostvars:
+            raise Refused(
+                f"{service['host']}, which is to run {service['unit']}, is not in the inventory.",
+                reason="unknown_host",
+                phase="plan",
+                state="Nothing was touched.",
+                next_step="Name a host of the inventory.",
+            )
+    hosts = dict.fromkeys(service["host"] for service in services)
+    return site._replace(services=tuple(host for host in hosts if host not in (*site.databases, *site.bouncers)))
 
 
 def run_database_swap(
@@ -72,7 +97,7 @@ def run_database_swap(
     """Carry out a task that swaps databases."""
     clock = SystemClock()
     try:
-        site = task.site_of(arguments)
+        site = site_with_services(task.site_of(arguments), arguments["services"], hostvars)
         job = SwapJob(
             request=swap_request(arguments, clock),
             site=site,

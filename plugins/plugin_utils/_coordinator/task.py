@@ -60,7 +60,7 @@ def site_of(arguments: t.Mapping[str, t.Any]) -> Site:
 def lines_of(site: Site, hostvars: t.Mapping[str, t.Any]) -> tuple[LineSpec, ...]:
     """The line to each host, as `agent_line` left it in the host's variables."""
     found = []
-    for host in (*site.databases, *site.bouncers):
+    for host in (*site.databases, *site.bouncers, *site.services):
         variables = hostvars.get(host) or {}
         line = (variables.get(LINE_VARIABLE) or {}).get("line")
         if line is None:

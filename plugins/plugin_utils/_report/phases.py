@@ -40,6 +40,7 @@ _COLOURS = {
     "assertions": "finish",
     "django": "ochre",
     "checksums": "finish",
+    "services": "calm",
 }
 
 

@@ -17,8 +17,13 @@ DOCUMENT = repository.ROOT / "docs" / "database-swap.md"
 
 def calls() -> list[ast.Call]:
     """Every `Rule(...)` whose name stands there."""
-    tree = ast.parse((CLUSTER / "swap_rules.py").read_text(encoding="utf-8"))
-    found = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "Rule"]
+    trees = [ast.parse((CLUSTER / name).read_text(encoding="utf-8")) for name in ("swap_rules.py", "swap_services.py")]
+    found = [
+        node
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Rule"
+    ]
     return [call for call in found if isinstance(call.args[0], ast.Constant)]
 
 

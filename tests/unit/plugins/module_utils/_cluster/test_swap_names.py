@@ -37,6 +37,24 @@ def test_scratch_becomes_live_and_live_gets_a_dated_name() -> None:
     assert found("hospital", "new", scratch="new", keep_as="old") == Names("hospital", "new", "old")
 
 
+def test_a_live_database_that_was_dropped_leaves_its_name() -> None:
+    assert found("new", scratch="new") == Names("hospital", "new", missing=True)
+    assert found("new", scratch="new", state="rolled_back", keep_as="old") == Names("hospital", "new", missing=True)
+
+
+def test_what_was_made_live_beside_nothing_has_no_way_back() -> None:
+    live = Database("hospital", 16384, mark_operation="op2", mark_was="new")
+    kept = Database(EARLY, 16385, mark_operation="op1", mark_was="hospital")
+    request = SwapRequest("rolled_back", "hospital", stamp=NOW)
+    names = resolve(request, (live, kept))
+    assert rule(names) == "nothing_kept"
+    assert names.wrong is not None
+    assert names.wrong[1].startswith("Nothing from before op2, which made hospital of new, is there")
+    assert EARLY in names.wrong[2]
+    beside = Database(LATE, 16386, mark_operation="op2", mark_was="hospital")
+    assert resolve(request, (live, kept, beside)).scratch == LATE
+
+
 def test_it_is_done_when_live_was_made_of_scratch() -> None:
     names = found(("hospital", "new"), "old", scratch="new", keep_as="old")
     assert names.done
@@ -53,7 +71,8 @@ def test_a_new_scratch_of_the_same_name_is_new_work() -> None:
         (["hospital"], {"scratch": "new"}, "no_scratch"),
         ([("hospital", "other")], {"scratch": "new"}, "no_scratch"),
         (["hospital"], {}, "no_scratch"),
-        (["new"], {"scratch": "new"}, "no_database"),
+        (["other"], {"scratch": "new"}, "nothing_live"),
+        (["other"], {"state": "rolled_back"}, "nothing_live"),
         (["hospital", "new", "old"], {"scratch": "new", "keep_as": "old"}, "keep_exists"),
         (["hospital"], {"scratch": "hospital"}, "same_name"),
         (["hospital", "new"], {"scratch": "new", "keep_as": "new"}, "same_name"),

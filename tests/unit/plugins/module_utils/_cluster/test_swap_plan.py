@@ -249,3 +249,20 @@ def test_what_was_seen_survives_the_wire() -> None:
     inside = Inside((session(),), Obstacles(("x",), ("y",), ("z",), True), Obstacles(), ("r",), True, ("m",), "e")
     assert inside_from(dataclasses.asdict(inside)) == inside
     assert routes_from(dataclasses.asdict(ROUTES)) == ROUTES
+
+
+def test_where_there_is_no_live_database_the_other_one_gets_its_name_when_that_is_said() -> None:
+    gone = sight(databases=(SCRATCH,), names=Names("hospital", "new", missing=True))
+    assert rules(plan(gone)) == ["no_database"]
+    made = plan(gone, force=("no_database",))
+    assert not made.blocked
+    assert [(action.id, action.host) for action in made.actions] == [
+        ("hold_pools", "bouncer1"),
+        ("swap", "db1"),
+        ("resume_pools", "bouncer1"),
+        ("verify", "bouncer1"),
+    ]
+    assert made.summary == "new becomes hospital; there is none now, so nothing is kept."
+    assert (made.live_oid, made.scratch_oid, made.keep, made.missing) == (0, 16390, "", True)
+    bare = sight(databases=(SCRATCH,), names=Names("hospital", "new", missing=True), support_live=False)
+    assert any("run playbooks/site.yml afterwards" in text for text in plan(bare).warnings)

@@ -134,3 +134,11 @@ def test_a_commit_that_fails_is_not_taken_back() -> None:
     with pytest.raises(HmsError):
         run(session)
     assert session.told[-1] == "COMMIT"
+
+
+def test_where_nothing_is_kept_only_one_is_renamed() -> None:
+    found = database_rename.statements(live="hospital", scratch="new", keep="", operation="op", open_scratch=False)
+    assert found == [
+        'ALTER DATABASE "new" RENAME TO "hospital"',
+        "ALTER DATABASE \"hospital\" SET hms.swapped = 'op new'",
+    ]

@@ -285,5 +285,5 @@ def test_the_command_survives_a_shell() -> None:
     import shlex
 
     words = shlex.split(agent_command("/opt/my python/bin/python3", "/etc/it's here"))
-    assert (words[0], words[1], words[3]) == ("/opt/my python/bin/python3", "-c", "/etc/it's here")
+    assert (words[0], words[1], *words[3:]) == ("/opt/my python/bin/python3", "-c", "--config", "/etc/it's here")
     compile(words[2], "bootstrap", "exec")

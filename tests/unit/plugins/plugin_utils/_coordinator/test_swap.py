@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import typing as t
 
@@ -186,3 +187,17 @@ def test_arguments_become_a_request() -> None:
     assert found.operation == "swap"
     with pytest.raises(Refused, match="hold_deadline is 0; it must be more than 0 seconds"):
         swap_task.swap_request({**values, "hold_deadline": 0.0}, ScriptedClock())
+
+
+def test_where_there_is_no_live_database_nobody_writes_before_and_nobody_reads_after(run: Run) -> None:
+    gone = dataclasses.replace(PLAN, missing=True, keep="", live_oid=0)
+    swap.arm(run.operation, gone, REQUEST)
+    assert not any(told.startswith("probe_start") for told in run.fleet.told)
+    run.fleet.told.clear()
+    run.fleet.arguments.clear()
+    swap.settle(run.operation, gone, REQUEST, swap.Swapped(lsn="0/3000148"))
+    assert "end_readers@db2" not in run.fleet.told
+    run.fails = {"hold_swap@bouncer1": HmsError("it can't")}
+    with pytest.raises(HmsError) as caught:
+        swap.execute(run.operation, gone, REQUEST)
+    assert caught.value.state == "new is called that still. Nothing was changed."
