@@ -21,7 +21,7 @@ description:
     missing extension, is told and not held against the backup.
   - It tells how long each phase took, and how long a restore of the database as large as it is today would take.
   - What a killed run left is known by a marker, and removed by the next one.
-  - Backups by pgBackRest are not restored by this module, nor are those by pg_dump in the directory format.
+  - Backups by pgBackRest are not restored by this module.
 options:
   config_directory:
     description:
@@ -44,10 +44,9 @@ options:
     default: []
   jobs:
     description:
-      - How many jobs restore. With more than one the decrypted archive is staged in O(directory), in a file without a
-        name.
+      - How many jobs restore, as in M(hms.postgres.pg_restore_safe); an archive with large objects is staged in
+        O(directory), in a file without a name, where several are asked for.
     type: int
-    default: 1
   assertions:
     description: Questions to the restored databases. They are asked in a transaction that only reads.
     type: list

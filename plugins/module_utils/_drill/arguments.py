@@ -31,7 +31,7 @@ DRILL: Spec = {
     "cluster": {"type": "str"},
     "environment": {"type": "str"},
     "databases": NAMES,
-    "jobs": {"type": "int", "default": 1},
+    "jobs": {"type": "int"},
     "assertions": {
         "type": "list",
         "elements": "dict",
