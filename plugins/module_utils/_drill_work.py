@@ -30,6 +30,7 @@ from ._restore import order as orders
 from ._restore import validate
 from ._restore.manager import restore
 from ._restore.model import Assertion
+from ._restore.team import Team
 
 COMMAND = "restore-drill"
 BY = "module pg_restore_drill"
@@ -71,12 +72,14 @@ def work(
         )
         return restore(made, check_mode=False, runner=runner, clock=clock, by=by)
 
-    def prove(session: Session, database: str) -> list[dict[str, t.Any]]:
+    def prove(connect: t.Callable[[], Session], database: str, deadline: float) -> list[dict[str, t.Any]]:
         asked = [
             Assertion(str(one["name"]), str(one["sql"]), validate.text_of(one.get("expect", True)))
             for one in asked_of(params.get("assertions"), database)
         ]
-        return [check.as_dict() for check in (*validate.prove(session, None, ()), *validate.ask(session, asked))]
+        with Team(connect, order.processes, deadline=deadline, what=f"Proving {database}") as team:
+            checks = (*validate.prove(team, None, ()), *validate.ask(team.first, asked))
+        return [check.as_dict() for check in checks]
 
     encryption = orders.opens(params.get("encryption") or {}, known)
     order = order_from(params, base=base, sources=sources, encryption=encryption)

@@ -26,7 +26,6 @@ description:
   - It tells how long each phase took, how long a restore of the database as large as it is today would take, and how
     old what came back is.
   - What a killed run left is known by a marker, and removed by the next one.
-  - Dumps in the directory format are restored as far as M(hms.postgres.pg_restore_safe) can.
 options:
   config_directory:
     description:
@@ -64,10 +63,9 @@ options:
     default: archive_end
   jobs:
     description:
-      - How many jobs restore, and how many processes of pgBackRest. With more than one the decrypted archive of a dump
-        is staged in O(directory), in a file without a name.
+      - How many jobs restore, as in M(hms.postgres.pg_restore_safe), and how many processes of pgBackRest. A dump with
+        large objects is staged in O(directory), in a file without a name, where several are asked for.
     type: int
-    default: 1
   assertions:
     description: Questions to the restored databases. They are asked in a transaction that only reads.
     type: list

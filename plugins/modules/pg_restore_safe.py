@@ -57,10 +57,12 @@ options:
     default: swap
   jobs:
     description:
-      - How many jobs restore. With more than one the decrypted archive is staged in O(work_dir), since it must be
-        read out of order. It is a file without a name, which is gone when the module is, however it ends.
+      - How many jobs restore, and then collect statistics and count rows. By default as many as there are cores, at
+        most four.
+      - They are fed from the stream while it is decrypted, so that no row lies decrypted on a disk. An archive with
+        large objects can't be read like that. Where O(jobs) is given it is staged in O(work_dir), in a file without a
+        name, which is gone when the module is, however it ends. Where it isn't, one job restores it from the stream.
     type: int
-    default: 1
   assertions:
     description: Questions to the restored database, after O(mask). They are asked in a transaction that only reads.
     type: list
@@ -158,7 +160,10 @@ options:
       - The folder for locks and records on the managed host; by default C(/var/lib/hms-postgres/), cluster.
     type: path
   work_dir:
-    description: The folder in which an archive is staged; by default C(restore) in O(state_dir).
+    description:
+      - The folder in which an archive is staged for several jobs, and a backup in the directory format unpacked, which
+        lies there unencrypted until it is restored; by default C(restore) in O(state_dir).
+      - A guard, a process of its own, removes what was unpacked, also when the module is killed.
     type: path
   timeout:
     description: Seconds for the whole.

@@ -13,6 +13,7 @@ from ansible_collections.hms.postgres.tests.bench import (
     failover_bench,
     incremental_bench,
     listing_bench,
+    restore_bench,
     swap_bench,
     switchover_bench,
 )
@@ -24,6 +25,7 @@ BENCHES = {
     "incremental": incremental_bench.main,
     "listing": listing_bench.main,
     "swap": swap_bench.main,
+    "restore": restore_bench.main,
 }
 
 

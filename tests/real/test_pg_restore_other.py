@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import json
 import pathlib
-import shutil
 import subprocess
 import typing as t
 
@@ -138,16 +137,6 @@ def test_from_a_bucket(server: Instance, site: RestoreSite, s3_server: S3Server)
     s3_server.forget()
     asked = [{"name": "anew", "sql": "SELECT true"}]
     assert site.refused(store=store, encryption=ENCRYPTION, assertions=asked).reason == "artifact_damaged"
-
-
-def test_a_backup_in_the_directory_format_is_refused(site: RestoreSite, server: Instance) -> None:
-    staging = server.folder / "staging"
-    staging.mkdir(mode=0o700)
-    shutil.chown(staging, "postgres")
-    site.backup(format="directory", staging_dir=str(staging))
-    error = site.refused()
-    assert (error.reason, "directory format" in error.message) == ("not_restorable", True)
-    assert restore_site.scratches(server) == []
 
 
 def change(server: Instance) -> None:

@@ -230,3 +230,13 @@ def listing_of(
     finally:
         home.remove()
     return listing, ""
+
+
+def doubts_of(
+    archive: DirectoryArchive, pg_restore: PgRestore, *, deadline: float, os_user: str | None
+) -> tuple[str, ...]:
+    """What does not hold in an archive that has passed by; nothing where all does."""
+    if archive.unreadable:
+        return (archive.unreadable,)
+    listing, complaint = listing_of(archive.toc or b"", pg_restore, deadline=deadline, os_user=os_user)
+    return (f"its table of contents can't be read: {complaint}",) if complaint else archive.doubts(listing)

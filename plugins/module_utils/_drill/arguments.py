@@ -19,6 +19,7 @@ from .._clock import Clock
 from .._command import CommandRunner
 from .._module import Result
 from .._postgres import connect
+from .._tools.compressors import default_threads
 from .attempt import Ports
 from .model import ENGINES, Application, Order, Prove, RecoverTo, Restore
 from .operation import Drill
@@ -35,7 +36,7 @@ DRILL: Spec = {
     "databases": NAMES,
     "engines": {"type": "list", "elements": "str", "choices": list(ENGINES), "default": list(ENGINES)},
     "recover_to": {"type": "str", "choices": ["archive_end", "consistent"], "default": "archive_end"},
-    "jobs": {"type": "int", "default": 1},
+    "jobs": {"type": "int"},
     "assertions": {
         "type": "list",
         "elements": "dict",
@@ -85,7 +86,8 @@ def order_from(
     """The order. `base` is what the host's own file says, `sources` are its stores."""
     given = {key: value for key, value in params.items() if value is not None}
     values = {**base, **given}
-    if int(given.get("jobs", 1)) < 1:
+    jobs = int(given.get("jobs", default_threads()))
+    if jobs < 1:
         raise bad_config("jobs is less than 1.")
     return Order(
         sources=sources,
@@ -100,7 +102,7 @@ def order_from(
         timeout=float(given.get("timeout", Order.timeout)),
         engines=_engines(given.get("engines")),
         recover_to=_recover_to(given.get("recover_to")),
-        processes=int(given.get("jobs", 1)),
+        processes=jobs,
         environment=str(given.get("environment") or sources.environment),
         allow_phi=bool(given.get("allow_phi")),
         application=_application(given.get("django"), str(values.get("database") or "")),

@@ -183,7 +183,7 @@ class Task:
 
 Restore = t.Callable[[Task], Result]
 """Restores and proves one backup; the drill doesn't know how."""
-Prove = t.Callable[[Session, str], t.Sequence[t.Mapping[str, t.Any]]]
+Prove = t.Callable[[t.Callable[[], Session], str, float], t.Sequence[t.Mapping[str, t.Any]]]
 """Proves one database that came back as it was, the operator's questions to it included."""
 
 

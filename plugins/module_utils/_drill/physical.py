@@ -250,17 +250,15 @@ class PhysicalAttempt(Attempt):
             session = self._session(database)
         except ConnectionFailed as error:
             return [{"name": "connection", "database": database, "ok": False, "detail": error.message}]
+        session.close()
         if database == "template1":
-            session.close()
             return [{"name": "connection", "database": database, "ok": True, "detail": "it can be connected to"}]
         try:
-            found = self.ports.prove(session, database)
+            found = self.ports.prove(lambda: self._session(database), database, self.frame.deadline)
         except HmsError as error:
             if not str(error.details.get("sqlstate") or "").startswith(_CORRUPT):
                 raise
             return [{"name": "contents", "database": database, "ok": False, "detail": error.message}]
-        finally:
-            session.close()
         return [{**check, "database": database, **_as_it_was(check)} for check in found]
 
     def _checksums(self) -> str:

@@ -29,7 +29,7 @@ RESTORE: Spec = {
     **ENCRYPTION,
     "backup": {"type": "str", "default": "latest"},
     "strategy": {"type": "str", "choices": ["swap", "in_place"], "default": "swap"},
-    "jobs": {"type": "int", "default": 1},
+    "jobs": {"type": "int"},
     "assertions": {
         "type": "list",
         "elements": "dict",

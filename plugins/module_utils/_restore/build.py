@@ -22,22 +22,17 @@ from .._artifact.scratch import create_statement, drop_database, take_name
 from .._artifact.step_record import StepRecord
 from .._clock import iso
 from .._errors import HmsError, defect
-from .._pipeline import Pipeline, Stage
 from .._postgres import ConnectionParams, Session, quote_identifier, quote_literal
-from .._tools.pg_restore import PgRestore
 from . import properties as statements
+from .load import Loader
 from .look import Look
 from .model import Order
-from .pour import explained
-from .run_sql import Deadline, read_mask, run_mask, run_script
+from .run_sql import Deadline, read_mask, run_mask
+from .team import Team, analyze
 from .validate import Check, ask, failed, prove
 
 _MARK = "SELECT pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database WHERE datname = %s"
 _OID = "SELECT oid::bigint FROM pg_catalog.pg_database WHERE datname = %s"
-_SPEED = "-c synchronous_commit=off"
-"""Commits need not reach the disk one by one: the mark at the end does, and everything before it with it."""
-_NOTICE_A_KILL = "-c client_connection_check_interval=5s"
-"""A server goes on building an index for a client that is dead otherwise; since PostgreSQL 14."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,59 +116,29 @@ class Builder:
         return f"{self._shape.database.encoding}, {self._shape.database.collate}"
 
     def _load(self) -> str:
-        artifact, pourer = self._seen.artifact, self._seen.pourer
-        if artifact.kind == "sql":
-            with self._session() as session:
-                run_script(
-                    session,
-                    artifact.name,
-                    lambda sink: pourer.pour(artifact.member, what=f"The restore of {artifact.name}", sink=sink),
-                    pourer.deadline,
-                )
-            return "ran the script to its end"
-        if self._order.jobs > 1:
-            return self._load_parallel()
-        stored = pourer.pour(artifact.member, what=f"The restore of {artifact.name}", last=[self._program()])
-        return f"{stored.bytes} stored bytes, SHA-256 {stored.sha256}"
-
-    def _program(self) -> Stage:
-        program = PgRestore(self._seen.clients.pg_restore.path, os_user=self._order.os_user)
-        stage = program.into_database_stage(self._params, owners=True)
-        # a subscription would fight for the original's slot
-        argv = (*stage.argv, "--no-subscriptions", *(["--no-tablespaces"] if self._no_tablespaces else []))
-        options = f"{_SPEED} {_NOTICE_A_KILL}" if self._seen.target.server.major >= 14 else _SPEED
-        return dataclasses.replace(stage, argv=argv, env={**stage.env, "PGOPTIONS": options})
-
-    def _load_parallel(self) -> str:
-        pourer, artifact = self._seen.pourer, self._seen.artifact
-        staged = pourer.staged(artifact.member, self._order.work_dir)
-        try:
-            stage = self._program()
-            argv = (*stage.argv, f"--jobs={self._order.jobs}", "/dev/stdin")
-            stage = dataclasses.replace(stage, argv=argv, stdin=staged.fileno())
-            what = f"The restore of {artifact.name}"
-            try:
-                Pipeline([stage], deadline=pourer.deadline, what=what).read(lambda _data: None)
-            except HmsError as error:
-                raise (explained(error, artifact.member.name) if error.reason == "stage_failed" else error) from error
-        finally:
-            staged.close()
-        return f"{self._order.jobs} jobs"
+        loader = Loader(self._order, self._seen, self._params, self._session, no_tablespaces=self._no_tablespaces)
+        return loader.load()
 
     @contextlib.contextmanager
     def _session(self) -> t.Iterator[Session]:
-        session = self._connect(self._params)
+        session = self._open()
         try:
-            # what we run takes the time it takes; the deadline cancels it
-            session.execute("SET statement_timeout = 0")
             yield session
         finally:
             session.close()
 
+    def _open(self) -> Session:
+        session = self._connect(self._params)
+        # what we run takes the time it takes; the deadline cancels it
+        session.execute("SET statement_timeout = 0")
+        return session
+
+    def _team(self, what: str) -> Team:
+        return Team(self._open, self._order.jobs, deadline=self._seen.pourer.deadline, what=what)
+
     def _analyze(self) -> str:
-        with self._session() as session, Deadline(session, self._seen.pourer.deadline, "ANALYZE"):
-            session.execute("ANALYZE")
-        return "done"
+        with self._team("ANALYZE") as team:
+            return f"{analyze(team)} tables"
 
     def _checks(self) -> tuple[Check, ...]:
         manifest = self._seen.artifact.manifest
@@ -196,8 +161,8 @@ class Builder:
             raise error
 
     def _prove(self, manifest: Manifest | None) -> tuple[Check, ...]:
-        with self._session() as session, Deadline(session, self._seen.pourer.deadline, "The validation"):
-            return tuple(prove(session, manifest, self._seen.outline.not_valid))
+        with self._team("The validation") as team:
+            return tuple(prove(team, manifest, self._seen.outline.not_valid))
 
     def _run_mask(self, path: str) -> str:
         with self._session() as session:

@@ -97,6 +97,21 @@ def plain_name(name: str) -> str:
     return name[: -len(ending)] if ending else name
 
 
+def streams(artifact: Artifact) -> bool:
+    """Whether several jobs can be fed from the stream, as far as is known before it is read."""
+    made = artifact.manifest
+    many = made is not None and bool(made.contents.get("large_objects"))
+    return artifact.kind == "archive" and not is_directory(artifact.member) and not many
+
+
+def lies_in(artifact: Artifact, order: Order) -> str:
+    """The folder where it lies decrypted meanwhile, '' for none. Without a manifest nobody knows before it is read."""
+    if is_directory(artifact.member):
+        return order.work_dir
+    perhaps = artifact.manifest is None or not streams(artifact)
+    return order.work_dir if artifact.kind == "archive" and order.jobs > 1 and order.spill and perhaps else ""
+
+
 def refused(reason: str, message: str, next_step: str) -> Refused:
     """A refusal of the look; nothing was touched by then."""
     return Refused(message, reason=reason, phase="look", state="Nothing was touched.", next_step=next_step)
@@ -155,13 +170,13 @@ def of_manifest(store: ObjectStore, prefix: str, manifest: Manifest, name: str) 
             f" a database by itself.",
             "Choose a full backup.",
         )
-    if is_directory(members[0]):
+    schema = next((member for member in manifest.members if member.role == "schema"), None)
+    if is_directory(members[0]) and schema is None:
         raise refused(
             "not_restorable",
-            f"{name} is in the directory format, whose files pg_restore wants to lie on disk.",
-            "Choose a backup in the custom format, or restore this one by hand: docs/backup.md says how.",
+            f"{name} is in the directory format, and the small archive of its structure is not beside it.",
+            "Choose another backup, or restore this one by hand: docs/backup.md says how.",
         )
-    schema = next((member for member in manifest.members if member.role == "schema"), None)
     proven = manifest.verification
     return Artifact(
         name, store, prefix, manifest, members[0], schema, verified=bool(proven and proven.ok and not proven.partial)

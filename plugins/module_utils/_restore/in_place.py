@@ -15,7 +15,9 @@ import dataclasses
 import typing as t
 
 from .._artifact.database import DatabaseFacts
+from .._artifact.directory import DirectoryArchive, doubts_of
 from .._artifact.step_record import StepRecord
+from .._artifact.verify import is_directory
 from .._clock import wait_until
 from .._errors import HmsError, Refused, defect
 from .._postgres import quote_identifier
@@ -84,8 +86,26 @@ class InPlace:
         if artifact.kind == "sql":
             return "read to its end before"
         program = PgRestore(self._seen.clients.pg_restore.path, os_user=self._order.os_user)
-        stored = pourer.pour(artifact.member, what=f"Reading {artifact.name}", last=[program.parse_stage()])
+        what = f"Reading {artifact.name}"
+        if is_directory(artifact.member):
+            found = DirectoryArchive()
+            stored = pourer.pour(artifact.member, what=what, sink=found)
+            self._raise_doubts(found, program)
+        else:
+            stored = pourer.pour(artifact.member, what=what, last=[program.parse_stage()])
         return f"{stored.bytes} bytes, SHA-256 {stored.sha256}"
+
+    def _raise_doubts(self, found: DirectoryArchive, program: PgRestore) -> None:
+        deadline, os_user = self._seen.pourer.deadline, self._order.os_user
+        doubts = doubts_of(found, program, deadline=deadline, os_user=os_user)
+        if doubts:
+            raise HmsError(
+                f"{self._seen.artifact.name} can't be restored: {'; '.join(doubts)}.",
+                reason="artifact_damaged",
+                phase="read",
+                state="Nothing was touched.",
+                next_step="Use another copy, or another backup.",
+            )
 
     def _back_up(self) -> str:
         make = self._operation.ports.backup

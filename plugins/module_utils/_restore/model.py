@@ -52,7 +52,9 @@ class Order:
         masks: SQL files that run in the scratch database before it is handed over.
         sessions: what is done with the live database's sessions before it goes (in_place).
         keep_days: how long the old database is to be kept.
-        work_dir: where a decrypted archive is staged for several jobs.
+        jobs: how many restore, and prove.
+        spill: whether an archive may lie decrypted in work_dir, where several jobs can't be fed from the stream.
+        work_dir: where that is, and where the directory format is unpacked.
     """
 
     cluster: str
@@ -65,6 +67,7 @@ class Order:
     encryption: Encryption = dataclasses.field(default_factory=Encryption)
     strategy: Strategy = "swap"
     jobs: int = 1
+    spill: bool = True
     assertions: tuple[Assertion, ...] = ()
     masks: tuple[str, ...] = ()
     keep_failed: bool = False

@@ -13,11 +13,12 @@ import typing as t
 from .._artifact.model import Encryption
 from .._artifact.options import CONNECTION, bad_config, connection_from
 from .._artifact.sources import Sources
+from .._tools.compressors import default_threads
 from .model import Assertion, Order
 from .validate import text_of
 
 _TAKEN = (
-    *("strategy", "jobs", "keep_failed", "again", "allow_phi", "allow_other_system", "allow_other_database"),
+    *("strategy", "keep_failed", "again", "allow_phi", "allow_other_system", "allow_other_database"),
     *("allow_plain_sql", "backup_before", "sessions", "wait_seconds", "keep_days", "timeout"),
 )
 _CONNECTION = tuple(CONNECTION)
@@ -38,7 +39,8 @@ def order_from(
     if not values.get("database"):
         raise bad_config("No database is named.", "Say which database is to come back.")
     state_dir = values.get("state_dir") or f"/var/lib/hms-postgres/{sources.cluster}"
-    if int(given.get("jobs", 1)) < 1:
+    jobs = int(given.get("jobs", default_threads()))
+    if jobs < 1:
         raise bad_config("jobs is less than 1.")
     return Order(
         cluster=sources.cluster,
@@ -55,6 +57,9 @@ def order_from(
         masks=tuple(given.get("mask") or ()),
         confirm=str(given.get("confirm") or ""),
         force=frozenset(given.get("force") or ()),
+        jobs=jobs,
+        # several jobs are our own idea where nobody asked for them: then nothing is to lie on a disk for their sake
+        spill="jobs" in given,
         work_dir=given.get("work_dir") or os.path.join(state_dir, "restore"),
         **{name: given[name] for name in _TAKEN if name in given},
     )

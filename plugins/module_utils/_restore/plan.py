@@ -10,10 +10,11 @@ import dataclasses
 import datetime
 import typing as t
 
+from .._artifact.verify import is_directory
 from .._clock import iso
 from .._errors import Refused
 from .facts import TargetFacts
-from .find import Artifact, plain_name
+from .find import Artifact, lies_in, plain_name
 from .model import FORCEABLE, Order
 from .names import before_name, scratch_name
 from .outline import Outline
@@ -31,7 +32,7 @@ class RestorePlan:
         scratch: the database in which it comes to life.
         before: the name under which the live one stays after the swap; None where there is none, or where it goes.
         needed: bytes that the second copy is expected to take.
-        staged: whether the decrypted archive lies in a file (without a name) meanwhile.
+        staged: the folder where it lies decrypted meanwhile; '' where no disk sees it.
         dropped: scratch databases of earlier runs that go.
     """
 
@@ -77,7 +78,7 @@ def plan_restore(
     found = judge(wanted)
     forced = tuple(refusal.rule for refusal in found if refusal.rule in order.force and refusal.rule in FORCEABLE)
     scratch = scratch_name(order.cluster, order.database, artifact.identity)
-    staged = order.work_dir if order.jobs > 1 and artifact.kind == "archive" else ""
+    staged = lies_in(artifact, order)
     in_place = order.strategy == "in_place"
     until = target.now + datetime.timedelta(days=order.keep_days)
     plan = RestorePlan(
@@ -111,8 +112,11 @@ def _steps(order: Order, artifact: Artifact, plan: RestorePlan) -> t.Iterator[st
             yield f"make a verified backup of {plan.live} as it is now"
         yield f"{order.sessions} other sessions, then drop {plan.live}"
     yield f"make {plan.scratch}, closed to others"
-    if plan.staged:
-        yield f"stage the archive, decrypted, in a file without a name in {plan.staged}"
+    if plan.staged and is_directory(artifact.member):
+        yield f"unpack it, decrypted, into a folder in {plan.staged} that is removed whatever happens"
+    elif plan.staged:
+        doubt = "" if artifact.manifest else ", should it hold large objects"
+        yield f"stage the archive, decrypted, in a file without a name in {plan.staged}{doubt}"
     how = (
         "run the script" if artifact.kind == "sql" else f"pg_restore with {order.jobs} job(s), stop at the first error"
     )

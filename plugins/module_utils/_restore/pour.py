@@ -141,14 +141,14 @@ class Pourer:
                 os.makedirs(folder, mode=0o700, exist_ok=True)
                 target = unfinished.enter_context(tempfile.TemporaryFile(dir=folder))
             except OSError as error:
-                raise _no_room(folder, error) from error
+                raise no_room(folder, error) from error
             unfinished.callback(_close, target)
 
             def sink(data: bytes) -> None:
                 try:
                     target.write(data)
                 except OSError as error:
-                    raise _no_room(folder, error) from error
+                    raise no_room(folder, error) from error
 
             if self.os_user is not None:
                 os.fchown(target.fileno(), pwd.getpwnam(self.os_user).pw_uid, -1)
@@ -156,7 +156,7 @@ class Pourer:
             try:
                 target.flush()
             except OSError as error:
-                raise _no_room(folder, error) from error
+                raise no_room(folder, error) from error
             target.seek(0)
             unfinished.pop_all()  # whoever asked for it closes it
             return target
@@ -172,10 +172,11 @@ def _nowhere(_data: bytes) -> None:
 
 
 def _ends_in_program(stages: t.Sequence[Stage | Tap]) -> bool:
-    return bool(stages) and stages[-1].name == "pg_restore"
+    return bool(stages) and stages[-1].name in ("pg_restore", "tar")
 
 
-def _no_room(folder: str, error: OSError) -> HmsError:
+def no_room(folder: str, error: OSError) -> HmsError:
+    """The error for a place where there is no room for what is decrypted."""
     return HmsError(
         f"The archive can't be staged in {folder}: {error.strerror}.",
         reason="no_room",
@@ -199,7 +200,7 @@ def explained(error: HmsError, member: str) -> HmsError:
             next_step=step,
             details=details,
         )
-    if error.phase in _DECOMPRESSORS:
+    if error.phase.partition(" ")[0] in _DECOMPRESSORS:
         return HmsError(
             f"{member} can't be decompressed: it is damaged or cut short. {error.message}",
             reason="artifact_damaged",

@@ -12,9 +12,10 @@ import typing as t
 
 from .._artifact.manifest import Manifest
 from .._artifact.running import who
+from .._artifact.verify import is_directory
 from .._postgres import quote_identifier
 from .facts import LiveFacts, TargetFacts
-from .find import Artifact
+from .find import Artifact, lies_in
 from .model import FORCEABLE, Order
 from .outline import Outline
 
@@ -320,8 +321,12 @@ def _artifact_warnings(wanted: Wanted) -> t.Iterator[str]:
     dumped = _major(wanted.outline.server)
     if dumped and dumped < wanted.target.server.major:
         yield f"It was dumped from PostgreSQL {wanted.outline.server}, and this server is newer. Test the application."
-    if order.jobs > 1 and artifact.kind == "archive":
-        yield f"With {order.jobs} jobs the decrypted archive lies in {order.work_dir}, as a file without a name."
+    place = lies_in(artifact, order)
+    if place and is_directory(artifact.member):
+        yield f"While it is restored it lies unpacked and unencrypted in {place}; it is removed also after a kill."
+    elif place:
+        doubt = "" if made is not None else ", should it hold large objects"
+        yield f"With {order.jobs} jobs the decrypted archive lies in {place}, as a file without a name{doubt}."
 
 
 def _content_warnings(wanted: Wanted) -> t.Iterator[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import typing as t
 
 from .._artifact.database import Relation, countable, read_relations
@@ -17,6 +18,7 @@ from .._artifact.scratch import compare
 from .._errors import HmsError
 from .._postgres import Session, quote_identifier
 from .model import Assertion
+from .team import Team
 
 _CONSTRAINTS = """
 SELECT c.conname::text, c.conrelid::pg_catalog.regclass::text FROM pg_catalog.pg_constraint c
@@ -50,6 +52,7 @@ JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
 JOIN pg_catalog.pg_am m ON m.oid = c.relam AND m.amname = 'btree'
 WHERE c.relkind = 'i' AND c.relpersistence = 'p' AND i.indisvalid AND i.indisready ORDER BY 2
 """
+_SIZES = "SELECT oid::bigint, pg_catalog.pg_relation_size(oid) FROM pg_catalog.pg_class WHERE relkind = 'r'"
 _LARGE = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_largeobject_metadata"
 _SHOWN = 10
 
@@ -71,25 +74,26 @@ def _few(found: t.Sequence[str]) -> str:
     return "; ".join(found[:_SHOWN]) + (f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
 
 
-def prove(session: Session, manifest: Manifest | None, not_valid: t.Collection[str]) -> list[Check]:
+def prove(team: Team, manifest: Manifest | None, not_valid: t.Collection[str]) -> list[Check]:
     """Everything that the artifact itself lets us compare, and what must hold in any database."""
+    session = team.first
     relations = read_relations(session)
     return [
-        _contents(session, manifest, relations),
+        _contents(team, manifest, relations),
         _constraints(session, not_valid),
         _indexes(session),
         _sequences(session),
-        _btrees(session),
+        _btrees(team),
         _migrations(session, manifest, relations),
     ]
 
 
-def _contents(session: Session, manifest: Manifest | None, relations: t.Sequence[Relation]) -> Check:
-    tables = countable(relations, is_standby=False)
-    found = {
-        table.shown: int(session.value(f"SELECT pg_catalog.count(*) FROM ONLY {table.quoted}")) for table in tables
-    }
-    large = int(session.value(_LARGE))
+def _contents(team: Team, manifest: Manifest | None, relations: t.Sequence[Relation]) -> Check:
+    sizes = dict(team.first.rows(_SIZES))
+    tables = sorted(countable(relations, is_standby=False), key=lambda table: -int(sizes.get(table.oid) or 0))
+    counts = team.share([functools.partial(_count, table) for table in tables])
+    found = {table.shown: count for table, count in zip(tables, counts)}
+    large = int(team.first.value(_LARGE))
     told = f"{len(found)} tables, {sum(found.values())} rows, {large} large objects"
     if manifest is None:
         return Check("contents", True, f"{told}; there is no manifest to compare them with")
@@ -97,6 +101,10 @@ def _contents(session: Session, manifest: Manifest | None, relations: t.Sequence
     if problems:
         return Check("contents", False, "; ".join(problems))
     return Check("contents", True, f"{told}, as in the manifest")
+
+
+def _count(table: Relation, session: Session) -> int:
+    return int(session.value(f"SELECT pg_catalog.count(*) FROM ONLY {table.quoted}"))
 
 
 def _constraints(session: Session, expected: t.Collection[str]) -> Check:
@@ -131,21 +139,26 @@ def _sequences(session: Session) -> Check:
     return Check("sequences", True, "none is behind its column")
 
 
-def _btrees(session: Session) -> Check:
-    schema = session.value(_AMCHECK)
+def _btrees(team: Team) -> Check:
+    schema = team.first.value(_AMCHECK)
     if schema is None:
         return Check("amcheck", True, "the extension amcheck is not installed in this database, so it was not asked")
-    wrong, checked = [], session.rows(_BTREES)
-    for oid, name in checked:
-        try:
-            session.execute(f"SELECT {quote_identifier(schema)}.bt_index_check(%s::oid::regclass)", (oid,))
-        except HmsError as error:
-            if not str(error.details.get("sqlstate") or "").startswith("XX"):
-                raise
-            wrong.append(name)
+    checked = team.first.rows(_BTREES)
+    sound = team.share([functools.partial(_is_sound, schema, oid) for oid, _name in checked])
+    wrong = [name for (_oid, name), ok in zip(checked, sound) if not ok]
     if wrong:
         return Check("amcheck", False, f"corrupt: {_few(wrong)}")
     return Check("amcheck", True, f"{len(checked)} indexes checked")
+
+
+def _is_sound(schema: str, oid: int, session: Session) -> bool:
+    try:
+        session.execute(f"SELECT {quote_identifier(schema)}.bt_index_check(%s::oid::regclass)", (oid,))
+    except HmsError as error:
+        if not str(error.details.get("sqlstate") or "").startswith("XX"):
+            raise
+        return False
+    return True
 
 
 def _migrations(session: Session, manifest: Manifest | None, relations: t.Sequence[Relation]) -> Check:

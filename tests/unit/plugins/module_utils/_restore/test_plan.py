@@ -175,6 +175,27 @@ def test_scripts_and_damage() -> None:
     assert rules(plan(outline=Outline("17.1", "17.1", problems=("unsupported version",)))) == ["dump_newer"]
 
 
+def test_where_it_lies_decrypted_meanwhile() -> None:
+    """From a stream nowhere; with large objects, or unpacked, on a disk, and then it is told."""
+    blobs = artifact(made(contents={"large_objects": 5}))
+    folder = dataclasses.replace(blobs, member=Member("data", "data.tar.zst.gpg", 100, ""))
+    cases: list[tuple[Order, Artifact, str]] = [
+        (order(jobs=4), artifact(made()), ""),
+        (order(jobs=4), blobs, "without a name"),
+        (order(jobs=4, spill=False), blobs, ""),
+        (order(jobs=1), blobs, ""),
+        (order(jobs=1), folder, "unpacked and unencrypted"),
+        (order(jobs=4), artifact(), "should it hold large objects"),
+        (order(jobs=4, spill=False), artifact(), ""),
+        (order(jobs=4, allow_plain_sql=True), artifact(name="old.sql.gz"), ""),
+    ]
+    for wish, what, words in cases:
+        found = plan(wish, what)
+        assert found.staged == ("/work" if words else "")
+        assert words in " ".join(found.warnings)
+        assert ("/work" in " ".join(found.steps)) == bool(words)
+
+
 def test_what_is_only_told() -> None:
     lonely = plan(order(jobs=4), artifact(), outline=Outline("14.2", "14.2", owners=frozenset({"x"}), subscriptions=2))
     told = " ".join(lonely.warnings)

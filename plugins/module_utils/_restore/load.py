@@ -1,0 +1,209 @@
+# Copyright (c) 2026, the hms.postgres authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""An artifact's rows on their way into an empty database, by whichever way fits. PRIVATE.
+
+=====================================  ==========================================================
+a script                               statement by statement over our own connection
+an archive, one job                    one stream into pg_restore
+an archive, several jobs               one stream, its tables handed to several jobs as they come
+an archive with large objects, or of   several jobs read it from a file without a name
+another kind than is known here
+the directory format                   several jobs read it from a folder that a guard removes
+=====================================  ==========================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pwd
+import typing as t
+
+from .._artifact import directory
+from .._artifact.staging import Staging
+from .._artifact.verify import is_directory
+from .._errors import HmsError
+from .._pipeline import Pipeline, Stage, Tap
+from .._postgres import ConnectionParams, Session
+from .._tools.pg_restore import PgRestore
+from .._tools.tar import Tar
+from .find import streams
+from .look import Look
+from .model import Order
+from .pour import explained, no_room
+from .run_sql import run_script
+from .stream_load import UNSUITABLE, StreamLoad
+
+_SPEED = {"synchronous_commit": "off", "jit": "off"}
+"""Commits need not reach the disk one by one: the mark at the end does, and everything before it with it.
+
+What a restore asks for is too short to be worth a compiler."""
+_NOTICE_A_KILL = {"client_connection_check_interval": "5s"}
+"""A server goes on building an index for a client that is dead otherwise; since PostgreSQL 14."""
+_SORTING = "SELECT pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem'))"
+_PART, _MOST = 16, 256 * 1024 * 1024
+"""Of the memory that is left, for sorting by all jobs together; and for one of them."""
+_PASSABLE = 0o011
+"""The server's user must get through to its own folder."""
+
+
+def sorting_memory(server: int, available: int, jobs: int) -> int:
+    """maintenance_work_mem of each job, in bytes: never less than the server's own."""
+    return max(server, min(_MOST, available // _PART // jobs))
+
+
+def available_memory() -> int:
+    """Bytes that programs could have without swapping; 0 where the kernel doesn't say."""
+    with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/meminfo", encoding="ascii") as source:
+        return int(source.read().partition("MemAvailable:")[2].split()[0]) * 1024
+    return 0
+
+
+class Loader:
+    """Loads one artifact into one database."""
+
+    def __init__(
+        self,
+        order: Order,
+        seen: Look,
+        params: ConnectionParams,
+        session: t.Callable[[], contextlib.AbstractContextManager[Session]],
+        *,
+        no_tablespaces: bool,
+    ) -> None:
+        self._order = order
+        self._seen = seen
+        self._params = params
+        self._session = session
+        self._no_tablespaces = no_tablespaces
+        self._what = f"The restore of {seen.artifact.name}"
+
+    def load(self) -> str:
+        """All of it; what is to be told of it."""
+        artifact, pourer = self._seen.artifact, self._seen.pourer
+        if artifact.kind == "sql":
+            with self._session() as session:
+                run_script(
+                    session,
+                    artifact.name,
+                    lambda sink: pourer.pour(artifact.member, what=self._what, sink=sink),
+                    pourer.deadline,
+                )
+            return "ran the script to its end"
+        if is_directory(artifact.member):
+            return self._from_folder()
+        if self._order.jobs > 1 and streams(artifact):
+            try:
+                return self._from_stream()
+            except HmsError as error:
+                if error.reason != UNSUITABLE:
+                    raise
+        if self._order.jobs > 1 and self._order.spill:
+            return self._from_file()
+        stored = pourer.pour(artifact.member, what=self._what, last=[self._program()])
+        return f"{stored.bytes} stored bytes, SHA-256 {stored.sha256}; one job"
+
+    def _tool(self) -> PgRestore:
+        return PgRestore(self._seen.clients.pg_restore.path, os_user=self._order.os_user)
+
+    def _program(self, folder: str | None = None) -> Stage:
+        jobs = self._order.jobs
+        stage = self._tool().into_database_stage(self._params, owners=True, directory=folder, jobs=jobs)
+        # a subscription would fight for the original's slot
+        argv = (*stage.argv, "--no-subscriptions", *(["--no-tablespaces"] if self._no_tablespaces else []))
+        return dataclasses.replace(stage, argv=argv, env={**stage.env, "PGOPTIONS": self._settings()})
+
+    def _settings(self) -> str:
+        seen = self._seen
+        memory = sorting_memory(int(seen.maintenance.value(_SORTING)), available_memory(), self._order.jobs)
+        found = {**_SPEED, "maintenance_work_mem": f"{memory // 1024}kB"}
+        if seen.target.server.major >= 14:
+            found.update(_NOTICE_A_KILL)
+        return " ".join(f"-c {name}={value}" for name, value in found.items())
+
+    def _from_stream(self) -> str:
+        pourer, artifact, jobs = self._seen.pourer, self._seen.artifact, self._order.jobs
+        stage = self._program("")
+        load = StreamLoad(
+            lambda folder: dataclasses.replace(stage, argv=tuple(word or folder for word in stage.argv)),
+            identifier=self._seen.identifier,
+            jobs=jobs,
+            os_user=self._order.os_user,
+            deadline=pourer.deadline,
+            what=self._what,
+            told=self._told,
+        )
+        with contextlib.closing(load):
+            stages: list[Stage | Tap] = [Tap("table of contents", load.head), self._tool().rows_stage()]
+            stored = pourer.pour(artifact.member, what=self._what, last=stages, sink=load.rows)
+            tables = load.finish()
+        return f"{stored.bytes} stored bytes, SHA-256 {stored.sha256}; {tables} tables by {jobs} jobs"
+
+    def _told(self, error: HmsError) -> HmsError:
+        return explained(error, self._seen.artifact.member.name)
+
+    def _from_file(self) -> str:
+        pourer, jobs = self._seen.pourer, self._order.jobs
+        staged = pourer.staged(self._seen.artifact.member, self._order.work_dir)
+        try:
+            stage = self._program()
+            argv = (*stage.argv, f"--jobs={jobs}", "/dev/stdin")
+            self._run(dataclasses.replace(stage, argv=argv, stdin=staged.fileno()))
+        finally:
+            staged.close()
+        return f"staged in a file without a name; {jobs} jobs"
+
+    def _run(self, stage: Stage) -> None:
+        try:
+            # workers that outlive pg_restore would keep its stdout open, so nobody reads that
+            chain = Pipeline([stage], deadline=self._seen.pourer.deadline, what=self._what)
+            chain.read(lambda _data: None) if stage.stdin is not None else chain.feed(lambda _size: b"")
+        except HmsError as error:
+            raise (self._told(error) if error.reason == "stage_failed" else error) from error
+
+    def _from_folder(self) -> str:
+        """Unpack it to a disk, where a guard removes it whatever becomes of us."""
+        order, artifact, pourer = self._order, self._seen.artifact, self._seen.pourer
+        place = staging_place(order)
+        with Staging(place, self._seen.identifier, os_user=order.os_user) as staging:
+            tar = Tar(os_user=order.os_user).extract_stage(staging.path)
+            try:
+                stored = pourer.pour(artifact.member, what=f"Unpacking {artifact.name}", last=[tar])
+            except HmsError as error:
+                raise _unpacking(error, place) from error
+            self._run(self._program(os.path.join(staging.path, directory.NAME)))
+        return f"{stored.bytes} stored bytes, SHA-256 {stored.sha256}; unpacked in {place}; {order.jobs} jobs"
+
+
+def staging_place(order: Order) -> str:
+    """The folder below which the directory format is unpacked: the user's own, that nobody else can look into."""
+    place = os.path.join(order.work_dir, "unpacked")
+    try:
+        os.makedirs(order.work_dir, mode=0o711, exist_ok=True)
+        os.makedirs(place, mode=0o700, exist_ok=True)
+        if order.os_user is not None and os.geteuid() == 0:
+            entry = pwd.getpwnam(order.os_user)
+            mode = os.stat(order.work_dir).st_mode | _PASSABLE
+            os.chmod(order.work_dir, mode)
+            os.chown(place, entry.pw_uid, entry.pw_gid)
+    except OSError as error:
+        raise no_room(order.work_dir, error) from error
+    return place
+
+
+def _unpacking(error: HmsError, place: str) -> HmsError:
+    tail = str(error.details.get("stderr_tail", ""))
+    if "No space left on device" in f"{error.message} {tail}":
+        return HmsError(
+            f"The artifact can't be unpacked in {place}: No space left on device.",
+            reason="no_room",
+            phase="stage",
+            next_step="Make room there, or give another work_dir. A backup in the custom format needs none.",
+        )
+    if error.reason == "restore_failed":
+        error.reason, error.phase = "artifact_damaged", "unpack"
+        error.next_step = "Use another copy, or another backup."
+    return error
