@@ -177,9 +177,9 @@ lab-restore: $(VENV)/dev.stamp ## molecule: restored on another host, swapped un
 .PHONY: labs
 labs: ## all the labs, one after the other
 	@$(MAKE) lab-default
-	@$(MAKE) lab-failover
-	@$(MAKE) lab-backup
 	@$(MAKE) lab-restore
+	@$(MAKE) lab-backup
+	@$(MAKE) lab-failover
 
 .PHONY: test
 test: ## everything that CI runs

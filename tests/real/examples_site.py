@@ -180,6 +180,10 @@ SCENES: dict[str, tuple[Example, ...]] = {
         Example("agent_line", "all:!localhost", (False,), CONFIG),
         Example("pg_database_swap", "localhost", (True, True, True), SITE),
     ),
+    "cutover": (
+        Example("agent_line", "all:!localhost", (False,), CONFIG),
+        Example("pg_pitr_cutover", "localhost", (True, True, False), SITE),
+    ),
     "failover": (
         Example("agent_line", "all:!localhost", (False,), CONFIG),
         Example("pg_failover", "localhost", (True,), SITE, only=(0,)),

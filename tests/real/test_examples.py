@@ -17,6 +17,7 @@ import pytest
 
 from ansible_collections.hms.postgres.tests.real import django_site, examples_site, pgbackrest_site, restore_site
 from ansible_collections.hms.postgres.tests.real.backup_site import Keys, keys_in
+from ansible_collections.hms.postgres.tests.real.cutover_site import CutoverSite
 from ansible_collections.hms.postgres.tests.real.engine_hosts import Database
 from ansible_collections.hms.postgres.tests.real.engine_site import SETTINGS, EngineSite
 from ansible_collections.hms.postgres.tests.real.examples_site import SCENES, Example
@@ -361,3 +362,21 @@ def test_a_cluster(lab: Lab, tmp_path: pathlib.Path) -> None:
         judge_all(tmp_path, "fenced")
         assert site.primary() is second
         assert (tmp_path / "fenced").read_text() == "db1\n"
+
+
+def test_a_cutover(lab: Lab, tmp_path: pathlib.Path) -> None:
+    site = CutoverSite(lab, databases=2)
+    try:
+        site.recover(time=site.harm().before)
+        variables = {"lab_records": str(site.records)}
+        hosts: dict[str, dict[str, t.Any]] = {
+            "vars": variables,
+            "database": {name: {"hms_config_dir": str(host.config)} for name, host in site.databases.items()},
+            "bouncer": {name: {"hms_config_dir": str(host.config)} for name, host in site.bouncers.items()},
+        }
+        examples_site.play("cutover", tmp_path, hosts, {})
+        judge_all(tmp_path, "cutover")
+        assert not site.has_harm()
+        assert site.timeline() == 2
+    finally:
+        site.close()

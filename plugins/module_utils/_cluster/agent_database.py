@@ -10,7 +10,8 @@ The dead-man's rules here, by what was last ordered:
 * stopped, not committed: start the primary again, nothing happened;
 * committed (never primary again unless the candidate says *disarmed*): ask the candidate, then follow it or roll back;
 * promoted: finish, there is only forward;
-* renaming a database: take back what was not committed, wait for what is being committed.
+* renaming a database: take back what was not committed, wait for what is being committed;
+* exchanging the data directory: put the old one back, unless the other one was told to start.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from .._tools import auto_conf
 from .._tools.service import InstanceService, postmaster_pid
 from . import facts, settings
 from .agent import Context
+from .agent_cutover import CutoverVerbs
 from .agent_primary import PrimaryVerbs
 from .agent_standby import StandbyVerbs
 from .agent_swap import SwapVerbs
@@ -58,12 +60,14 @@ class DatabaseHandler:
         self.primary = PrimaryVerbs(self)
         self.standby = StandbyVerbs(self)
         self.swap = SwapVerbs(self)
+        self.cutover = CutoverVerbs(self)
 
     def verbs(self) -> t.Mapping[str, t.Callable[..., dict[str, t.Any]]]:
         return {
             **self.primary.verbs(),
             **self.standby.verbs(),
             **self.swap.verbs(),
+            **self.cutover.verbs(),
             "observe": self.observe,
             "checkpoint": self.checkpoint,
             "disarm": self.disarm,

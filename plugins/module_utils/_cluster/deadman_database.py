@@ -44,6 +44,7 @@ def act(handler: DatabaseHandler) -> None:
         "promoted": _finish_promotion,
         "renaming": _end_swap,
         "committing": _end_swap,
+        "cutover": _end_cutover,
     }
     action = actions.get(handler.state)
     if action is not None:
@@ -139,3 +140,8 @@ def _finish_promotion(handler: DatabaseHandler) -> None:
 def _end_swap(handler: DatabaseHandler) -> None:
     """Both renames are one transaction, so the catalog says how it ended; nothing else has to be put in order."""
     handler.swap.alone()
+
+
+def _end_cutover(handler: DatabaseHandler) -> None:
+    """The journal and the directories say how far it is."""
+    handler.cutover.alone()

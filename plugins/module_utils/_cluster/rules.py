@@ -25,12 +25,12 @@ def for_switchover(facts: ClusterFacts, request: Request) -> list[Refusal]:
     """Everything that forbids it, the gravest first."""
     primary = leader(facts)
     candidate = facts.member(request.candidate)
-    found = [*_identity(facts, request, candidate), *_one_primary(facts)]
+    found = [*_identity(facts, request, candidate), *one_primary(facts)]
     if primary is not None and candidate is not None and all(refusal.overridable for refusal in found):
         found += _streaming(primary, candidate)
         found += _caught_up(primary, candidate, request)
-        found += _quiet(primary, request)
-    found += _poolers(facts, planned=True)
+        found += quiet(primary, request)
+    found += poolers(facts, planned=True)
     found += consent(facts, request)
     return found
 
@@ -41,7 +41,7 @@ def for_failover(
     """Everything that forbids it, the gravest first."""
     found = _identity(facts, request, facts.member(request.candidate)) if request.candidate else []
     if len(facts.primaries) > 1:
-        found += _one_primary(facts)
+        found += one_primary(facts)
     found += _still_alive(facts, candidate)
     if candidate is None:
         if not found:
@@ -51,7 +51,7 @@ def for_failover(
         found += _behind_rpo(candidate, old, request, facts)
         found += _synchrony(facts, candidate, old)
     found += _fence(facts, request, old)
-    found += _poolers(facts, planned=False)
+    found += poolers(facts, planned=False)
     found += _quorum(facts)
     found += consent(facts, request)
     return found
@@ -131,7 +131,8 @@ def _identity(facts: ClusterFacts, request: Request, candidate: MemberFacts | No
     return found
 
 
-def _one_primary(facts: ClusterFacts) -> list[Refusal]:
+def one_primary(facts: ClusterFacts) -> list[Refusal]:
+    """Exactly one member takes writes."""
     names = ", ".join(member.name for member in facts.primaries)
     if len(facts.primaries) > 1:
         text = f"More than one member takes writes: {names}. They have diverged or will."
@@ -175,7 +176,8 @@ def _caught_up(primary: MemberFacts, candidate: MemberFacts, request: Request) -
     return []
 
 
-def _quiet(primary: MemberFacts, request: Request) -> list[Refusal]:
+def quiet(primary: MemberFacts, request: Request) -> list[Refusal]:
+    """Nothing works on the primary that its stop would cut."""
     found = []
     if primary.backups_running:
         text = f"{primary.backups_running} base backups are being taken from {primary.name}; they would be cut."
@@ -198,7 +200,8 @@ def _quiet(primary: MemberFacts, request: Request) -> list[Refusal]:
     return found
 
 
-def _poolers(facts: ClusterFacts, *, planned: bool) -> list[Refusal]:
+def poolers(facts: ClusterFacts, *, planned: bool) -> list[Refusal]:
+    """Every bouncer can be told to hold its clients."""
     found = []
     for pooler in facts.poolers:
         broken = [process.name for process in pooler.processes if not process.reachable]

@@ -26,7 +26,7 @@ from .._command import CommandRunner, SystemRunner
 from .._errors import HmsError
 from .._files import dump_json, read_json, remove_file, write_atomic
 from .._tools.pg_controldata import PgControldata
-from . import fencing, member_config, rejoin_mark
+from . import cutover_files, fencing, member_config, rejoin_mark
 from .dossier_wal import own_timeline
 from .facts import FENCE_FILE
 from .member_config import DatabaseHost
@@ -51,6 +51,8 @@ class Own:
     timeline: int = 0
     fenced_by: str = ""
     half_rewound: bool = False
+    half_exchanged: bool = False
+    """A cutover was killed between its two renames."""
     addresses: frozenset[str] = frozenset()
     """``host:port`` by which members reach this host."""
 
@@ -71,6 +73,9 @@ def decide(own: Own, answers: t.Sequence[Answer], *, members: int) -> Decision:
     rejoin = f"Run playbooks/rejoin.yml -e host={own.name}: it comes back as a standby."
     if own.half_rewound:
         return Decision("refuse", "A rewind of its data directory was left unfinished.", rejoin)
+    if own.half_exchanged and not own.exists:
+        again = "Run playbooks/pitr_cutover.yml again: it puts that in order."
+        return Decision("refuse", "A cutover was left in the middle of exchanging its data directory.", again)
     if not own.exists:
         return Decision("allow", "There is no data directory yet.")
     if own.standby:
@@ -126,6 +131,7 @@ def look_at_own(host: DatabaseHost, *, runner: CommandRunner) -> Own:
         standby=os.path.exists(fencing.standby_signal_path(host)),
         fenced_by=str(fence.get("operation", "")),
         half_rewound=rejoin_mark.read_state(host)[1] in ("killed", "finished"),
+        half_exchanged=cutover_files.in_the_middle(host.state_directory),
         addresses=frozenset({f"{peer.address}:{peer.port}"}),
     )
     if not own.exists or own.standby:

@@ -14,7 +14,8 @@ from .._artifact.pgbackrest_settings import Settings
 from .._postgres import ConnectionParams, format_lsn
 
 Kind = t.Literal["time", "lsn", "xid", "name", "immediate"]
-Stage = t.Literal["restoring", "recovering", "recovered"]
+Stage = t.Literal["restoring", "recovering", "recovered", "promoted"]
+"""``promoted``: a cutover has made it ready to take the live one's place, so it can't be moved any more."""
 
 MARKER = "hms-pitr.json"
 """The file that makes a directory ours."""

@@ -71,6 +71,8 @@ def plan(
         return [Action("restore", f"it listens on port {marker.port}, not {port}")]
     if marker.stage == "restoring":
         return [Action("restore", "an earlier restore did not come to its end")]
+    if marker.stage == "promoted":
+        return [Action("restore", "it was promoted for a cutover that did not take place")]
     if marker.target == target:
         return _same_target(marker, side)
     if side.position is None or marker.stage != "recovered":

@@ -24,6 +24,8 @@ SCHEMA = 1
 SOCKET_LIMIT = 107
 """Bytes that the path of a Unix socket may have."""
 OURS = ("data", "tablespaces", "run", "spool", "lock", "log", "hba.conf", "ident.conf", "log.before")
+HALF_WRITTEN = ".hms-"
+"""How the names of files begin that a killed run was about to put in place."""
 APPLICATION = "hms_pitr"
 
 
@@ -139,8 +141,8 @@ def _remove(path: str) -> None:
 
 def remove(folder: Folder) -> list[str]:
     """Remove what is ours, the marker last; returns the names of what isn't, which stays."""
-    for name in OURS:
-        if os.path.lexists(folder.part(name)):
+    for name in os.listdir(folder.path):
+        if name in OURS or name.startswith(HALF_WRITTEN):
             _remove(folder.part(name))
     left = sorted(name for name in os.listdir(folder.path) if name != MARKER)
     remove_file(folder.marker)

@@ -170,6 +170,7 @@ def _done(record: Record) -> Verdict:
         "rejoin": _rejoin_done,
         "swap": _swap_done,
         "rollback": _swap_done,
+        "cutover": _cutover_done,
     }
     told = sentences.get(record.operation, _other_done)(record)
     if record.operation in HOST_SIDE:
@@ -230,6 +231,12 @@ def _swap_done(record: Record) -> tuple[str, ...]:
     done = record.outcome.message or f"The {operation_name(record)} is done."
     both = "Each write that clients were told of is in one of the two databases."
     return sentence(done), waited_sentence(record), both if record.lost == 0 else lost_sentence(record)
+
+
+def _cutover_done(record: Record) -> tuple[str, ...]:
+    done = record.outcome.message or f"The {operation_name(record)} is done."
+    since = "Of the writes that clients were told of since then none was lost."
+    return sentence(done), waited_sentence(record), since if record.lost == 0 else lost_sentence(record)
 
 
 def _other_done(record: Record) -> tuple[str, ...]:

@@ -30,7 +30,10 @@ COMMON = {"_store", "_tools"}
 BETWEEN = {"_artifact"}
 # What one room lends to another by name. Provisioning lays out what the operations will read, so it speaks the
 # cluster's words: its facts, files and settings; never its plans, agents or coordinators.
-LENT = {("_provision", "_cluster"): {"databases_file", "facts", "member_config", "model", "settings"}}
+LENT = {
+    ("_provision", "_cluster"): {"databases_file", "facts", "member_config", "model", "settings"},
+    ("_cluster", "_pitr"): {"server", "side"},
+}
 # The one place that knows AnsibleModule.
 KNOWS_ANSIBLE = {"_module.py"}
 

@@ -43,7 +43,7 @@ class Host:
         self.host = self
         self.instance = self
         self.data_directory = "/nonexistent"
-        self.primary = self.standby = self
+        self.primary = self.standby = self.cutover = self
 
     def _act(self, name: str) -> None:
         self.acts.append(name)
@@ -75,6 +75,9 @@ class Host:
     def service(self) -> t.Any:
         return self
 
+    def alone(self) -> None:
+        self._act("settle the cutover")
+
     def signal_postmaster(self, number: int) -> None:
         self._act(f"signal {number}")
 
@@ -93,6 +96,7 @@ class Host:
         ("stopped", ["lead again", "disarm"]),
         ("following", ["stream", "finish as standby"]),
         ("promoted", ["promote", "finish as primary"]),
+        ("cutover", ["settle the cutover"]),
     ],
 )
 def test_by_what_was_ordered_last(state: str, acts: list[str]) -> None:

@@ -40,6 +40,7 @@ GONE = Answer("db3", "unreachable", "h3", error="no route")
         (OWN, (dataclasses.replace(DB2, fed_by="h3:5432"), GONE), 3, "refuse"),
         (dataclasses.replace(OWN, standby=True), (dataclasses.replace(DB2, state="writable"),), 3, "allow"),
         (dataclasses.replace(OWN, exists=False), (), 3, "allow"),
+        (dataclasses.replace(OWN, exists=False, half_exchanged=True), (), 3, "refuse"),
         (dataclasses.replace(OWN, fenced_by="op"), (DB2, DB3), 3, "refuse"),
         (dataclasses.replace(OWN, half_rewound=True, standby=True), (DB2, DB3), 3, "refuse"),
     ],

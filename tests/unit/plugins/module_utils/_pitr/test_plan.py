@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 
 import pytest
 
@@ -12,7 +13,7 @@ from ansible_collections.hms.postgres.plugins.module_utils._artifact.pgbackrest_
 from ansible_collections.hms.postgres.plugins.module_utils._errors import Refused
 from ansible_collections.hms.postgres.plugins.module_utils._pitr.model import Marker, Order, Position, Side, Target
 from ansible_collections.hms.postgres.plugins.module_utils._pitr.plan import check_confirm, check_ours, plan
-from ansible_collections.hms.postgres.plugins.module_utils._pitr.side import marker_data, marker_from
+from ansible_collections.hms.postgres.plugins.module_utils._pitr.side import Folder, marker_data, marker_from, remove
 from ansible_collections.hms.postgres.plugins.module_utils._postgres import ConnectionParams
 
 ORDER = Order("hospital", "production", "hospital", Settings("/c", "hospital"), ConnectionParams("/run"), "/state")
@@ -36,6 +37,7 @@ STANDS = Side("/side", "ours", MARKER, True, PAUSED)
         (dataclasses.replace(STANDS, marker=dataclasses.replace(MARKER, stage="recovering")), THERE, "wait"),
         (dataclasses.replace(STANDS, marker=dataclasses.replace(MARKER, stage="recovering")), LATER, "restore"),
         (dataclasses.replace(STANDS, marker=dataclasses.replace(MARKER, stage="restoring")), THERE, "restore"),
+        (dataclasses.replace(STANDS, marker=dataclasses.replace(MARKER, stage="promoted")), THERE, "restore"),
         (dataclasses.replace(STANDS, marker=dataclasses.replace(MARKER, port=1)), THERE, "restore"),
     ],
 )
@@ -75,3 +77,16 @@ def test_a_marker_survives_the_disk() -> None:
     assert marker_from(marker_data(MARKER)) == MARKER
     assert marker_from({"cluster": "hospital"}) is None
     assert marker_from([]) is None
+
+
+def test_what_a_killed_run_was_about_to_write_goes_with_the_directory(tmp_path: pathlib.Path) -> None:
+    folder = Folder(str(tmp_path / "side"))
+    (tmp_path / "side" / "data").mkdir(parents=True)
+    for name in (".hms-half", "log", "hms-pitr.json"):
+        (tmp_path / "side" / name).touch()
+    assert remove(folder) == []
+    assert not (tmp_path / "side").exists()
+    (tmp_path / "side").mkdir()
+    (tmp_path / "side" / "theirs").touch()
+    assert remove(folder) == ["theirs"]
+    assert (tmp_path / "side" / "theirs").exists()

@@ -1,0 +1,30 @@
+# Copyright (c) 2026, the hms.postgres authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Make a recovered side cluster the live one from the controller, over the agents' lines."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.cutover_task import (
+    CUTOVER_SPEC,
+    run_pitr_cutover,
+)
+
+
+class ActionModule(ActionBase):
+    """See the module of the same name for its documentation."""
+
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+
+    def run(self, tmp: t.Any = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        result: dict[str, t.Any] = super().run(tmp, task_vars)
+        _options, arguments = t.cast(t.Any, self).validate_argument_spec(CUTOVER_SPEC)
+        hostvars = (task_vars or {})["hostvars"]
+        result.update(run_pitr_cutover(arguments, hostvars, check_mode=self._task.check_mode))
+        return result

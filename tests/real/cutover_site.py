@@ -1,0 +1,185 @@
+# Copyright (c) 2026, the hms.postgres authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A throw-away site that archives with pgBackRest and can be cut over to a recovered side cluster."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+import typing as t
+
+from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
+from ansible_collections.hms.postgres.plugins.module_utils._cluster.cutover_model import CutoverRequest
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.cutover_run import CutoverJob, run_cutover
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.overview import Site
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.run import Report
+from ansible_collections.hms.postgres.tests.real import pgbackrest_site
+from ansible_collections.hms.postgres.tests.real.engine_hosts import HERE, Child, Database, Writer
+from ansible_collections.hms.postgres.tests.real.engine_site import CLUSTER, EngineSite, bundle
+from ansible_collections.hms.postgres.tests.real.lab import Lab, until
+from ansible_collections.hms.postgres.tests.real.pitr_site import History, Moment, Recovery
+
+REWINDING = (
+    "GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_dir(text, boolean, boolean) TO hms_replication",
+    "GRANT EXECUTE ON FUNCTION pg_catalog.pg_stat_file(text, boolean) TO hms_replication",
+    "GRANT EXECUTE ON FUNCTION pg_catalog.pg_read_binary_file(text) TO hms_replication",
+    "GRANT EXECUTE ON FUNCTION pg_catalog.pg_read_binary_file(text, bigint, bigint, boolean) TO hms_replication",
+)
+
+
+class CutoverSite(EngineSite):
+    """An `EngineSite` whose first host archives; its bouncers and standbys are those of any site."""
+
+    def __init__(self, lab: Lab, *, databases: int = 2, bouncers: int = 1, policy: str = "async") -> None:
+        super().__init__(lab, databases=databases, bouncers=bouncers, policy=policy)
+        for database in self.databases.values():
+            (database.instance.config / "conf.d" / "01-archive.conf").write_text(
+                "archive_mode = on\narchive_command = '/bin/true'\n"
+            )
+            database.instance.stop()
+            database.start()
+        self.db1 = self.databases["db1"]
+        for statement in REWINDING:
+            self.db1.sql(statement, dbname="postgres")
+        self.repo = pgbackrest_site.own(pgbackrest_site._made(lab.folder / "repo"))
+        self.archive = pgbackrest_site.Site(lab, self.db1.instance, self.repo)
+        pgbackrest_site.begin(self.archive)
+        self.archive.backup()
+        self.recoveries: list[Recovery] = []
+        if databases > 1:
+            self.standbys_stream()
+
+    def harm(self) -> Moment:
+        """Something that should not have happened, with the moments around it."""
+        return History(self.archive).do("CREATE TABLE harm AS SELECT 1")
+
+    @property
+    def side(self) -> pathlib.Path:
+        """The side directory."""
+        return pathlib.Path(f"{self.db1.data}.pitr")
+
+    def recover(self, *, timeline: int = 0, **target: t.Any) -> Recovery:
+        """Recover beside the live cluster."""
+        recovery = Recovery(self.archive, self.side, state_dir=str(self.db1.state))
+        self.recoveries.append(recovery)
+        recovery.to(timeline=timeline, **target)
+        return recovery
+
+    def close(self) -> None:
+        for recovery in self.recoveries:
+            recovery.close()
+        super().close()
+
+    # -- working ---------------------------------------------------------------------------------------------------
+
+    def cutover_job(self, **wishes: t.Any) -> CutoverJob:
+        fields = {field.name for field in dataclasses.fields(CutoverJob)}
+        mine = {key: wishes.pop(key) for key in list(wishes) if key in fields}
+        stamp = f"{datetime.datetime.now(datetime.timezone.utc):%Y%m%dT%H%M%S.%fZ}"
+        job = CutoverJob(
+            request=CutoverRequest(**{"stamp": stamp, **wishes}),
+            site=Site(CLUSTER, "staging", tuple(self.databases), tuple(self.bouncers)),
+            lines=self.lines(),
+            bundle=bundle(),
+            by="tester@here",
+            records_directory=str(self.records),
+            parameters={},
+            version="0",
+        )
+        return dataclasses.replace(job, **mine)
+
+    def cutover(self, *, check_mode: bool = False, **wishes: t.Any) -> Report:
+        """Cut over in this process."""
+        return run_cutover(self.cutover_job(**wishes), SystemClock(), check_mode=check_mode)
+
+    def cutover_child(self, *, moment: str = "", accident: t.Any = None, **wishes: t.Any) -> Child:
+        """The same in a process of its own, to which something happens at the `moment` (see engine_child.py)."""
+        output = self.folder / f"child-{time.monotonic_ns()}"
+        mark = output.with_suffix(".mark")
+        job = self.cutover_job(**wishes)
+        wish = {
+            "request": dataclasses.asdict(job.request),
+            "site": list(job.site),
+            "lines": [[line.host, list(line.argv)] for line in job.lines],
+            "by": job.by,
+            "records_directory": job.records_directory,
+            "accident": {"moment": moment, "mark": str(mark), **(accident or {})} if moment else {},
+        }
+        environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1] / ".collections")}
+        with output.open("wb") as target:
+            process = subprocess.Popen(
+                [sys.executable, str(HERE / "cutover_child.py"), json.dumps(wish)],
+                stdin=subprocess.DEVNULL,
+                stdout=target,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+        return Child(process, output, mark)
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+
+    def timeline(self, database: Database | None = None) -> int:
+        """The timeline that a server writes."""
+        return int((database or self.db1).sql("SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"), 16)
+
+    def has_harm(self) -> bool:
+        return self.db1.sql("SELECT to_regclass('harm') IS NOT NULL", dbname="postgres") == "True"
+
+    def kept(self) -> list[pathlib.Path]:
+        """Data directories that were put aside."""
+        return sorted(self.db1.data.parent.glob("data.before_*"))
+
+    def journal(self) -> dict[str, t.Any]:
+        """What the host's journal says."""
+        found: dict[str, t.Any] = json.loads((self.db1.state / "cutover.json").read_text())
+        return found
+
+    def archived(self, name: str) -> None:
+        """Wait until a file is in the archive."""
+        until(lambda: bool(list(self.archive.archive.rglob(f"{name}*"))), f"{name} is archived")
+
+
+def recover(site: CutoverSite) -> None:
+    """Something happens, and the cluster from before it is recovered beside the live one."""
+    site.recover(time=site.harm().before)
+
+
+def settled(site: CutoverSite) -> bool:
+    """The primary takes writes, and nobody is held."""
+    return site.db1.role() == "primary" and not site.paused()
+
+
+def is_old(site: CutoverSite, writer: Writer, timeline: int, gone: set[int]) -> None:
+    """The cluster that was live is live, with all that was written to it but what had been given up before."""
+    assert site.timeline() == timeline
+    assert site.has_harm()
+    writer.goes_on()
+    assert writer.missing(site.db1) <= gone
+    assert site.side.exists()
+
+
+def is_new(site: CutoverSite, writer: Writer, timeline: int, kept: int) -> None:
+    """The recovered cluster is live, and the other one is kept."""
+    assert site.timeline() == timeline + 1
+    assert not site.has_harm()
+    writer.goes_on()
+    assert len(site.kept()) == kept + 1
+    assert not site.side.exists()
+    assert site.journal()["stage"] == "done"
+
+
+def finished_by_another_run(site: CutoverSite, writer: Writer, timeline: int, kept: int) -> None:
+    """A second run ends it, a third has nothing to do."""
+    site.agents_end()
+    site.cutover()
+    is_new(site, writer, timeline, kept)
+    assert not site.cutover().changed

@@ -1,0 +1,52 @@
+# Copyright (c) 2026, the hms.postgres authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Cutovers whose coordinator is killed once the recovered cluster was told to start.
+
+The agents bring it up alone and let the clients go; running it again ends it.
+"""
+
+from __future__ import annotations
+
+import signal
+import typing as t
+
+import pytest
+
+from ansible_collections.hms.postgres.tests.real.cutover_site import (
+    CutoverSite,
+    finished_by_another_run,
+    recover,
+    settled,
+)
+from ansible_collections.hms.postgres.tests.real.engine_hosts import Writer
+from ansible_collections.hms.postgres.tests.real.lab import Lab, until
+
+
+@pytest.fixture(scope="module")
+def site(module_lab: Lab) -> t.Iterator[CutoverSite]:
+    """A primary with an archive, and a bouncer host with two processes."""
+    made = CutoverSite(module_lab, databases=1)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def writer(site: CutoverSite) -> Writer:
+    """A client, for all tests of this file."""
+    return site.writer("one", rate=30)
+
+
+@pytest.mark.parametrize(
+    "moment", ["after:cutover_start", "step:start_primary", "after:resume", "before:cutover_finish"]
+)
+def test_a_coordinator_killed_after_the_start_leaves_the_new_cluster(
+    site: CutoverSite, writer: Writer, moment: str
+) -> None:
+    timeline, kept = site.timeline(), len(site.kept())
+    recover(site)
+    assert site.cutover_child(moment=moment).end() == -signal.SIGKILL
+    until(lambda: settled(site), "nobody is held", seconds=15.0)
+    finished_by_another_run(site, writer, timeline, kept)

@@ -1,0 +1,209 @@
+# Copyright (c) 2026, the hms.postgres authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The order of things in a cutover, and the ways back, with scripted hosts."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import typing as t
+
+import pytest
+
+from ansible_collections.hms.postgres.plugins.module_utils._cluster.cutover_model import (
+    CutoverPlan,
+    CutoverRequest,
+    Exchange,
+)
+from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator import cutover, cutover_proof, cutover_run
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.cutover_task import run_pitr_cutover
+from ansible_collections.hms.postgres.tests.unit.plugins.engine_facts import ScriptedClock
+from ansible_collections.hms.postgres.tests.unit.plugins.plugin_utils._coordinator.scripted_fleet import (
+    Say,
+    ScriptedFleet,
+    operation,
+)
+
+HOSTS = ("db1", "db2", "bouncer1", "bouncer2")
+PLAN = CutoverPlan(
+    "cutover",
+    "",
+    old_primary="db1",
+    new_primary="db1",
+    poolers=("bouncer1", "bouncer2"),
+    directory="/data.pitr",
+    live="/data",
+    kept="/data.before",
+    target="noon",
+    slots=("db2",),
+    sync_names="",
+    fence=("db2",),
+)
+EXCHANGE = Exchange("x", "promoted", "/data", "/data.pitr", "/data.before", "7", 1, 2, 500, 400, 1, "noon")
+HOLD = ["hold@bouncer1", "hold@bouncer2"]
+RESUME = ["resume@bouncer1", "resume@bouncer2"]
+STEPS = ["cutover_stop@db1", "cutover_exchange@db1", "cutover_start@db1"]
+SETTLE = "cutover_settle@db1"
+REOPENED = ["reopen@db1", "lock@db1"]
+FAILED = HmsError("it failed")
+
+ANSWERS: dict[str, dict[str, t.Any]] = {
+    "lock": {"holder": None},
+    "cutover_stop": {"not_archived": ["000000010000000000000003.ready"], "left_lsn": 900},
+    "promote_side": {"exchange": dataclasses.asdict(EXCHANGE)},
+    SETTLE: {"outcome": "old"},
+}
+
+
+class Run:
+    """One cutover at work. `fails` says who answers what instead: an error, other values, or nothing any more."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self.fails: dict[str, t.Any] = {}
+        self.clock = ScriptedClock()
+        self.fleet = ScriptedFleet(HOSTS, self.say, self.clock)
+        self.operation = operation(self.fleet, directory, self.clock, "cutover")
+        self.operation.lock(HOSTS, patience=1.0)
+        self.fleet.told.clear()
+        self.fleet.arguments.clear()
+
+    def say(self, host: str, verb: str, _args: dict[str, t.Any]) -> Say:
+        told = f"{verb}@{host}"
+        if told in self.fails:
+            said: Say = self.fails.pop(told)
+            return said
+        return dict(ANSWERS.get(told, ANSWERS.get(verb, {})))
+
+    def go(self) -> cutover.Exchanged:
+        return cutover.execute(self.operation, PLAN, CutoverRequest(), EXCHANGE)
+
+    def fail(self) -> HmsError:
+        with pytest.raises(HmsError) as caught:
+            self.go()
+        assert not self.operation.committed
+        return caught.value
+
+
+@pytest.fixture
+def run(tmp_path: pathlib.Path) -> t.Iterator[Run]:
+    made = Run(tmp_path)
+    yield made
+    made.operation.journal.close()
+
+
+def test_everything_slow_comes_before(run: Run) -> None:
+    assert cutover.arm(run.operation, PLAN) == EXCHANGE
+    assert run.fleet.told == [
+        "promote_side@db1",
+        "prepare@bouncer1",
+        "prepare@bouncer2",
+        "probe_start@bouncer1",
+        "probe_start@bouncer2",
+        "checkpoint@db1",
+    ]
+    assert run.fleet.args_of("promote_side@db1")["kept"] == "/data.before"
+    run.fails = {"promote_side@db1": {"exchange": None}}
+    with pytest.raises(HmsError, match="journal is not one"):
+        cutover.arm(run.operation, PLAN)
+
+
+def test_all_hold_then_it_is_exchanged_then_all_go_on(run: Run) -> None:
+    found = run.go()
+    assert run.fleet.told == [*HOLD, *STEPS, *RESUME]
+    assert run.operation.committed
+    assert (found.held, found.exchange.left_lsn, len(found.not_archived)) == ((), 900, 1)
+
+
+@pytest.mark.parametrize("step", [*HOLD, *STEPS])
+def test_what_fails_is_put_back_by_the_host_and_all_go_on(run: Run, step: str) -> None:
+    run.fails = {step: FAILED}
+    error = run.fail()
+    assert error.state.startswith("db1 leads with the data that it had; the clients go on there.")
+    done = [*HOLD, *STEPS[: STEPS.index(step) + 1]] if step in STEPS else HOLD
+    assert run.fleet.told == [*done, SETTLE, *RESUME]
+    assert run.fleet.args_of(SETTLE) == {"forward": False}
+
+
+def test_what_has_run_there_goes_forward(run: Run) -> None:
+    run.fails = {"cutover_start@db1": FAILED, SETTLE: {"outcome": "new"}}
+    assert run.go().held == ()
+    assert run.operation.committed
+    assert run.fleet.told[-3:] == [SETTLE, *RESUME]
+
+
+def test_an_agent_that_was_lost_is_started_again_and_sees_it_through(run: Run) -> None:
+    run.fails = {"cutover_start@db1": None, SETTLE: {"outcome": "new"}}
+    run.fleet.revives = {"db1"}
+    assert run.go().held == ()
+    assert run.fleet.told[-5:] == [*REOPENED, SETTLE, *RESUME]
+    assert run.fleet.args_of(SETTLE) == {"forward": True}
+
+
+def test_a_host_that_is_gone_is_left_to_its_agent_and_the_next_run(run: Run) -> None:
+    run.fails = {"cutover_exchange@db1": None}
+    error = run.fail()
+    assert error.state.startswith("The line to db1 is lost.")
+    assert error.next_step == "Run it again: it reads from the directories what holds."
+    assert run.fleet.told[-2:] == RESUME
+
+
+def test_a_host_that_can_not_be_put_in_order_says_so(run: Run) -> None:
+    run.fails = {"cutover_exchange@db1": FAILED, SETTLE: HmsError("no room", next_step="Make some.")}
+    error = run.fail()
+    assert (error.state, error.next_step) == ("db1 could not be put in order: no room", "Make some.")
+
+
+def test_a_bouncer_that_was_lost_while_it_held_is_started_again(run: Run) -> None:
+    run.fails = {"resume@bouncer2": None}
+    run.fleet.revives = {"bouncer2"}
+    assert run.go().held == ()
+    assert run.fleet.told[-3:] == ["reopen@bouncer2", "lock@bouncer2", "resume@bouncer2"]
+
+
+def test_one_that_never_comes_back_is_named(run: Run) -> None:
+    run.fails = {"resume@bouncer2": None}
+    assert run.go().held == ("bouncer2",)
+
+
+def test_standbys_are_fenced_and_the_new_timeline_is_archived(run: Run) -> None:
+    cutover.fence(run.operation, PLAN)
+    cutover.finish(run.operation, PLAN)
+    assert run.fleet.told == ["fence@db2", "cutover_finish@db1"]
+    assert run.fleet.args_of("fence@db2")["new_primary"] == "db1"
+    run.fleet.told.clear()
+    cutover.fence(run.operation, dataclasses.replace(PLAN, fence=()))
+    assert run.fleet.told == []
+
+
+def test_what_a_killed_run_left_is_put_in_order(run: Run) -> None:
+    cutover.settle_killed(run.operation, dataclasses.replace(PLAN, settle=("db1",)))
+    assert run.fleet.told == [SETTLE]
+
+
+def test_writes_of_before_are_not_looked_for_in_what_came_after() -> None:
+    samples = {"one": [[10.0, 0.1, "ok"], [11.0, 5.0, "ok"], [17.0, 0.1, "ok"]]}
+    assert cutover_proof.present_or_before(samples, {"one": [2]}, 12.0) == {"one": {1, 2}}
+
+
+@pytest.mark.parametrize(
+    ("committed", "phase", "status"), [(True, "", "incomplete"), (False, "critical", "rolled_back")]
+)
+def test_how_it_failed_is_written_down(run: Run, *, committed: bool, phase: str, status: str) -> None:
+    run.operation.committed = committed
+    cutover_run._failed(run.operation, PLAN, HmsError("it failed", phase=phase))
+    assert run.operation.journal.document()["outcome"]["status"] == status
+
+
+def test_a_failure_while_arming_is_a_refusal(run: Run) -> None:
+    error = HmsError("it failed")
+    cutover_run._failed(run.operation, PLAN, error)
+    assert error.state == "No client was held; the live cluster is as it was."
+    assert run.operation.journal.document()["outcome"]["status"] == "refused"
+
+
+def test_an_argument_out_of_its_range_is_refused() -> None:
+    found = run_pitr_cutover({"hold_seconds": 0.0}, {}, check_mode=True)
+    assert found["failed"]
+    assert found["reason"] == "bad_argument"
