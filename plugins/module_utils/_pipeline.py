@@ -22,7 +22,7 @@ import time
 import typing as t
 
 from ._command import clean_environment, find_program, identity
-from ._errors import DeadlinePassed, HmsError, ToolMissing
+from ._errors import DeadlinePassed, ToolMissing
 from ._stages import SECRET_FD, Sink, Source, Stage, StageResult, Tap, culprit, judge
 
 __all__ = ["CHUNK", "SECRET_FD", "Pipeline", "Sink", "Source", "Stage", "StageResult", "Tap", "culprit", "judge"]
@@ -49,7 +49,6 @@ class Pipeline:
         what: what it is for, the beginning of every message.
         state: what state the system is in when it fails.
         stderr_limit: bytes kept of each stage's complaints.
-        stop: ends everything when another thread sets it.
     """
 
     def __init__(
@@ -60,14 +59,12 @@ class Pipeline:
         what: str = "The pipeline",
         state: str = "",
         stderr_limit: int = STDERR_LIMIT,
-        stop: threading.Event | None = None,
     ) -> None:
         self._stages = tuple(stages)
         self._deadline = deadline
         self._what = what
         self._state = state
         self._stderr_limit = stderr_limit
-        self._stop = stop
 
     def read(self, sink: Sink, *, chunk: int = CHUNK) -> list[StageResult]:
         """Hand what the last stage writes to `sink`, at most `chunk` bytes at a time."""
@@ -84,16 +81,12 @@ class Pipeline:
 
     def _run(self, source: Source | None, sink: Sink | None, *, chunk: int, to_the_end: bool) -> list[StageResult]:
         running = _Running(self._deadline, chunk=chunk, to_the_end=to_the_end, stderr_limit=self._stderr_limit)
-        running.stop = self._stop
         try:
             running.start(self._stages, source=source, output=sink is not None)
             running.supervise(sink)
         except _Late:
             running.end_all()
             raise self._too_late(running.results()) from None
-        except _Stopped:
-            running.end_all()
-            raise HmsError(f"{self._what} was ended.", reason="stopped", state=self._state) from None
         finally:
             running.end_all()
             running.close()
@@ -116,10 +109,6 @@ class Pipeline:
 
 class _Late(Exception):
     """The deadline has passed."""
-
-
-class _Stopped(Exception):
-    """Another thread wants it to end."""
 
 
 class _Process:
@@ -235,7 +224,6 @@ class _Running:
         self._output: int | None = None
         self._fds: set[int] = set()
         self._failed_at: float | None = None
-        self.stop: threading.Event | None = None
 
     def start(self, stages: t.Sequence[Stage | Tap], *, source: Source | None, output: bool) -> None:
         """Start every stage, left to right, then the pumps."""
@@ -344,8 +332,6 @@ class _Running:
                 raise _Late
 
     def _left(self) -> float:
-        if self.stop is not None and self.stop.is_set():
-            raise _Stopped
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise _Late

@@ -57,11 +57,11 @@ options:
     default: swap
   jobs:
     description:
-      - How many jobs restore, and then collect statistics and count rows. By default as many as there are cores, at
-        most four.
-      - They are fed from the stream while it is decrypted, so that no row lies decrypted on a disk. An archive with
-        large objects can't be read like that. Where O(jobs) is given it is staged in O(work_dir), in a file without a
-        name, which is gone when the module is, however it ends. Where it isn't, one job restores it from the stream.
+      - How many sessions collect statistics and count rows, and how many jobs restore a backup in the directory format. By
+        default as many as there are cores, at most four.
+      - An archive in the custom format is restored from the stream by one job, and nothing of it lies on a disk. Where
+        O(jobs) is given, and more than one, it is staged in O(work_dir), in a file without a name, which is gone when
+        the module is, however it ends; then so many jobs restore it.
     type: int
   assertions:
     description: Questions to the restored database, after O(mask). They are asked in a transaction that only reads.

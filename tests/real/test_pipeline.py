@@ -245,21 +245,3 @@ def test_programs_are_as_nice_as_we_are(tmp_path: pathlib.Path) -> None:
     answer = run("nice", "-n", str(7 - os.getpriority(os.PRIO_PROCESS, 0)), sys.executable, str(script)).split()
     assert answer[0] == "7"
     assert answer[-1] == "7"
-
-
-def test_another_thread_ends_it() -> None:
-    """Who waits in it is told so, and the program is gone."""
-    stop = threading.Event()
-    stuck = Pipeline([Stage("stuck", ("/bin/sleep", "4711.75"))], deadline=time.monotonic() + 60, what="It", stop=stop)
-
-    def end() -> None:
-        until(lambda: bool(processes_with("4711.75")), "it runs")
-        stop.set()
-
-    ender = threading.Thread(target=end)
-    ender.start()
-    with pytest.raises(HmsError, match="It was ended") as caught:
-        stuck.read(lambda _data: None)
-    ender.join()
-    assert caught.value.reason == "stopped"
-    assert processes_with("4711.75") == {}

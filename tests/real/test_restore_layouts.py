@@ -24,7 +24,7 @@ import pytest
 from ansible_collections.hms.postgres.plugins.module_utils import _drill_work
 from ansible_collections.hms.postgres.tests.real import backup_site, restore_site
 from ansible_collections.hms.postgres.tests.real.backup_site import PASSPHRASE, ROWS, odd_database
-from ansible_collections.hms.postgres.tests.real.lab import BINARIES, Instance, Lab, process_alive, run, until
+from ansible_collections.hms.postgres.tests.real.lab import Instance, Lab, process_alive, run, until
 from ansible_collections.hms.postgres.tests.real.restore_site import RestoreSite
 
 UNTOUCHED = "The live database was not touched."
@@ -108,52 +108,37 @@ def load_of(site: RestoreSite, path: str) -> str:
     return detail
 
 
-# --- several jobs from one stream -----------------------------------------------------------------------------------
+# --- several jobs from a file without a name --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("jobs", [2, 4])
-def test_several_jobs_from_one_stream(server: Instance, tmp_path: pathlib.Path, jobs: int) -> None:
-    """Rows that look like the end of rows, or like the next table; nothing decrypted lies on a disk."""
+def test_several_jobs_that_were_asked_for(server: Instance, tmp_path: pathlib.Path, jobs: int) -> None:
+    """With names and rows that are strange, and with large objects; the file was never to be seen."""
+    for database in ("strange", "hospital"):
+        site = site_of(server, tmp_path / database, database)
+        site.backup(encryption=ENCRYPTION, verify="none")
+        done = site.restore(**asked(site, jobs=jobs))
+        assert (done.values["plan"]["staged"], lying(server)) == (str(server.folder / "work"), [])
+        assert f"without a name; {jobs} jobs" in load_of(site, done.values["record"])
+        scratch = done.values["scratch"]
+        assert backup_site.dump_text(server, scratch) == backup_site.dump_text(server, database)
+        backup_site.drop(server, scratch)
+
+
+def test_nothing_lies_on_a_disk_where_nobody_asked(server: Instance, tmp_path: pathlib.Path) -> None:
+    """Then one job restores from the stream, and several sessions collect statistics and count."""
     site = site_of(server, tmp_path, "strange")
     site.backup(encryption=ENCRYPTION, verify="none")
-    done = site.restore(**asked(site, jobs=jobs))
-    assert (done.values["plan"]["staged"], lying(server)) == ("", [])
-    assert f"{len(ROWS) + 6} tables by {jobs} jobs" in load_of(site, done.values["record"])
+    alone = asked(site, work_dir=str(server.folder / "nowhere"))
+    del alone["jobs"]
+    done = site.restore(**alone)
+    assert "one job" in load_of(site, done.values["record"])
+    assert not (server.folder / "nowhere").exists()
     scratch = done.values["scratch"]
-    assert backup_site.dump_text(server, scratch) == backup_site.dump_text(server, "strange")
     ask = "SELECT string_agg(format('%s:%s', id, text), ',' ORDER BY id) FROM ends"
     assert server.sql(ask, dbname=scratch) == server.sql(ask, dbname="strange")
     analyzed = "SELECT count(*) FROM pg_class WHERE relname IN ('ends', 'visits', 'counts') AND reltuples >= 0"
     assert server.sql(analyzed, dbname=scratch) == "3"
-
-
-def test_large_objects_need_a_file_or_one_job(server: Instance, tmp_path: pathlib.Path) -> None:
-    """Nobody asked for several jobs: then nothing lies on a disk for their sake."""
-    site = site_of(server, tmp_path, "hospital")
-    site.backup(encryption=ENCRYPTION, verify="none")
-    planned = site.restore(check_mode=True, **asked(site))
-    assert planned.values["plan"]["staged"] == str(server.folder / "work")
-    assert "without a name" in load_of(site, site.restore(**asked(site)).values["record"])
-    alone = asked(site, again=True, work_dir=str(server.folder / "nowhere"))
-    del alone["jobs"]
-    backup_site.drop(server, *restore_site.scratches(server))
-    done = site.restore(**alone)
-    assert "one job" in load_of(site, done.values["record"])
-    assert not (server.folder / "nowhere").exists()
-
-
-def test_archives_by_pg_dump_itself(server: Instance, tmp_path: pathlib.Path) -> None:
-    """Without a manifest nothing tells of large objects before they come; compressed inside, as pg_dump does it."""
-    site = site_of(server, tmp_path, "strange")
-    for database, how in (("strange", "tables by 2 jobs"), ("hospital", "without a name")):
-        path = tmp_path / f"{database}.dump"
-        argv = ["runuser", "-u", "postgres", "--", str(BINARIES / "pg_dump"), "-Fc", "-h", str(server.sockets)]
-        with open(path, "wb") as target:
-            subprocess.run([*argv, "-p", str(server.port), database], stdout=target, check=True)
-        done = site.restore(**asked(site, backup=str(path)))
-        assert how in load_of(site, done.values["record"])
-        restored = backup_site.dump_text(server, done.values["scratch"])
-        assert restored == backup_site.dump_text(server, database)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.97])
@@ -347,25 +332,15 @@ def test_killed_over_a_folder(server: Instance, tmp_path: pathlib.Path, moment: 
     assert server.sql("SELECT count(*) FROM letters", dbname=done.values["scratch"]) == str(20 * 1024)
 
 
-def test_killed_over_a_stream(server: Instance, tmp_path: pathlib.Path) -> None:
-    """The guard ends the jobs, which would wait for rows for ever; in its folder in memory was never a row."""
+def test_killed_over_a_file_without_a_name(server: Instance, tmp_path: pathlib.Path) -> None:
+    """It is gone with those who had it open; the next run finishes."""
     site = site_of(server, tmp_path, "large")
     site.backup(encryption=ENCRYPTION, verify="none")
     process = site.start_restore(**asked(site))
-    seen: list[pathlib.Path] = []
-
-    def begun() -> bool:
-        seen[:] = [path for folder in backup_site.remnants_in_memory(process.pid) for path in folder.rglob("*.dat")]
-        return loading(server)
-
-    helpers = kill_when(begun, site, process)
-    assert sorted(path.name == "toc.dat" for path in seen) == [False, False, False, True]
+    helpers = kill_when(lambda: loading(server), site, process)
     until(lambda: not any(map(process_alive, helpers)), "nobody is left", seconds=60)
     until(lambda: not loading(server), "the server has noticed", seconds=60)
-    left = backup_site.remnants_in_memory(process.pid)
-    assert [path for folder in left for path in folder.rglob("*.dat")] == []
-    for folder in left:
-        backup_site.remove_tree(folder)
+    assert lying(server) == []
     done = site.restore(**asked(site))
     assert server.sql("SELECT count(*) FROM letters", dbname=done.values["scratch"]) == str(20 * 1024)
 

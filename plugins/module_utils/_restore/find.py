@@ -97,19 +97,10 @@ def plain_name(name: str) -> str:
     return name[: -len(ending)] if ending else name
 
 
-def streams(artifact: Artifact) -> bool:
-    """Whether several jobs can be fed from the stream, as far as is known before it is read."""
-    made = artifact.manifest
-    many = made is not None and bool(made.contents.get("large_objects"))
-    return artifact.kind == "archive" and not is_directory(artifact.member) and not many
-
-
 def lies_in(artifact: Artifact, order: Order) -> str:
-    """The folder where it lies decrypted meanwhile, '' for none. Without a manifest nobody knows before it is read."""
-    if is_directory(artifact.member):
-        return order.work_dir
-    perhaps = artifact.manifest is None or not streams(artifact)
-    return order.work_dir if artifact.kind == "archive" and order.jobs > 1 and order.spill and perhaps else ""
+    """The folder where it lies decrypted meanwhile, '' for none."""
+    several = artifact.kind == "archive" and order.jobs > 1 and order.spill
+    return order.work_dir if several or is_directory(artifact.member) else ""
 
 
 def refused(reason: str, message: str, next_step: str) -> Refused:

@@ -4,14 +4,14 @@
 
 """An artifact's rows on their way into an empty database, by whichever way fits. PRIVATE.
 
-=====================================  ==========================================================
-a script                               statement by statement over our own connection
-an archive, one job                    one stream into pg_restore
-an archive, several jobs               one stream, its tables handed to several jobs as they come
-an archive with large objects, or of   several jobs read it from a file without a name
-another kind than is known here
-the directory format                   several jobs read it from a folder that a guard removes
-=====================================  ==========================================================
+====================================  ===========================================================
+a script                              statement by statement over our own connection
+an archive                            one stream into one pg_restore: nothing of it lies on a disk
+an archive, several jobs asked for    they read it from a file without a name
+the directory format                  several jobs read it from a folder that a guard removes
+====================================  ===========================================================
+
+Several jobs can't be fed from a stream through pipes: since 15.20 pg_restore refuses files that are not regular ones.
 """
 
 from __future__ import annotations
@@ -26,16 +26,14 @@ from .._artifact import directory
 from .._artifact.staging import Staging
 from .._artifact.verify import is_directory
 from .._errors import HmsError
-from .._pipeline import Pipeline, Stage, Tap
+from .._pipeline import Pipeline, Stage
 from .._postgres import ConnectionParams, Session
 from .._tools.pg_restore import PgRestore
 from .._tools.tar import Tar
-from .find import streams
 from .look import Look
 from .model import Order
 from .pour import explained, no_room
 from .run_sql import run_script
-from .stream_load import UNSUITABLE, StreamLoad
 
 _SPEED = {"synchronous_commit": "off", "jit": "off"}
 """Commits need not reach the disk one by one: the mark at the end does, and everything before it with it.
@@ -95,12 +93,6 @@ class Loader:
             return "ran the script to its end"
         if is_directory(artifact.member):
             return self._from_folder()
-        if self._order.jobs > 1 and streams(artifact):
-            try:
-                return self._from_stream()
-            except HmsError as error:
-                if error.reason != UNSUITABLE:
-                    raise
         if self._order.jobs > 1 and self._order.spill:
             return self._from_file()
         stored = pourer.pour(artifact.member, what=self._what, last=[self._program()])
@@ -123,24 +115,6 @@ class Loader:
         if seen.target.server.major >= 14:
             found.update(_NOTICE_A_KILL)
         return " ".join(f"-c {name}={value}" for name, value in found.items())
-
-    def _from_stream(self) -> str:
-        pourer, artifact, jobs = self._seen.pourer, self._seen.artifact, self._order.jobs
-        stage = self._program("")
-        load = StreamLoad(
-            lambda folder: dataclasses.replace(stage, argv=tuple(word or folder for word in stage.argv)),
-            identifier=self._seen.identifier,
-            jobs=jobs,
-            os_user=self._order.os_user,
-            deadline=pourer.deadline,
-            what=self._what,
-            told=self._told,
-        )
-        with contextlib.closing(load):
-            stages: list[Stage | Tap] = [Tap("table of contents", load.head), self._tool().rows_stage()]
-            stored = pourer.pour(artifact.member, what=self._what, last=stages, sink=load.rows)
-            tables = load.finish()
-        return f"{stored.bytes} stored bytes, SHA-256 {stored.sha256}; {tables} tables by {jobs} jobs"
 
     def _told(self, error: HmsError) -> HmsError:
         return explained(error, self._seen.artifact.member.name)

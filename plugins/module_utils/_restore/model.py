@@ -53,7 +53,7 @@ class Order:
         sessions: what is done with the live database's sessions before it goes (in_place).
         keep_days: how long the old database is to be kept.
         jobs: how many restore, and prove.
-        spill: whether an archive may lie decrypted in work_dir, where several jobs can't be fed from the stream.
+        spill: whether an archive may lie decrypted in work_dir, for several jobs to read it.
         work_dir: where that is, and where the directory format is unpacked.
     """
 

@@ -115,11 +115,9 @@ def _steps(order: Order, artifact: Artifact, plan: RestorePlan) -> t.Iterator[st
     if plan.staged and is_directory(artifact.member):
         yield f"unpack it, decrypted, into a folder in {plan.staged} that is removed whatever happens"
     elif plan.staged:
-        doubt = "" if artifact.manifest else ", should it hold large objects"
-        yield f"stage the archive, decrypted, in a file without a name in {plan.staged}{doubt}"
-    how = (
-        "run the script" if artifact.kind == "sql" else f"pg_restore with {order.jobs} job(s), stop at the first error"
-    )
+        yield f"stage the archive, decrypted, in a file without a name in {plan.staged}"
+    jobs = order.jobs if plan.staged else 1
+    how = "run the script" if artifact.kind == "sql" else f"pg_restore with {jobs} job(s), stop at the first error"
     yield f"{how}, then ANALYZE"
     yield "compare rows, large objects, constraints, indexes and migrations"
     for path in order.masks:

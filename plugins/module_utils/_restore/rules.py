@@ -325,8 +325,7 @@ def _artifact_warnings(wanted: Wanted) -> t.Iterator[str]:
     if place and is_directory(artifact.member):
         yield f"While it is restored it lies unpacked and unencrypted in {place}; it is removed also after a kill."
     elif place:
-        doubt = "" if made is not None else ", should it hold large objects"
-        yield f"With {order.jobs} jobs the decrypted archive lies in {place}, as a file without a name{doubt}."
+        yield f"With {order.jobs} jobs the decrypted archive lies in {place}, as a file without a name."
 
 
 def _content_warnings(wanted: Wanted) -> t.Iterator[str]:

@@ -33,30 +33,28 @@ class ArchiveHead:
     entries: int
 
 
-class Cursor:
+class _Cursor:
     """Reads integers and strings as pg_dump writes them: a sign, then little-endian bytes."""
 
     def __init__(self, data: bytes, at: int, width: int) -> None:
-        self.data = data
+        self._data = data
         self.at = at
         self._width = width
 
     def number(self) -> int:
-        """An integer."""
         end = self.at + 1 + self._width
-        if end > len(self.data):
+        if end > len(self._data):
             raise ValueError("the head of the archive is cut short")
-        value = int.from_bytes(self.data[self.at + 1 : end], "little")
-        sign = self.data[self.at]
+        value = int.from_bytes(self._data[self.at + 1 : end], "little")
+        sign = self._data[self.at]
         self.at = end
         return -value if sign else value
 
     def text(self) -> str:
-        """A string, '' where there is none."""
         length = self.number()
         if length < 0:
             return ""
-        found = self.data[self.at : self.at + length]
+        found = self._data[self.at : self.at + length]
         self.at += length
         return found.decode("utf-8", "replace")
 
@@ -68,7 +66,7 @@ def parse_head(data: bytes) -> ArchiveHead:
     major, minor, width, archive_format = data[5], data[6], data[8], data[10]
     if major != 1 or minor < 10 or archive_format != 1:
         raise ValueError(f"an archive of version {major}.{minor} in format {archive_format} is unknown")
-    cursor = Cursor(data, 11, width)
+    cursor = _Cursor(data, 11, width)
     if minor >= 15:
         cursor.at += 1  # the compression's algorithm is one byte
     else:
@@ -97,11 +95,6 @@ class PgRestore:
     def structure_stage(self) -> Stage:
         """Turn the structure in an archive from stdin into SQL on stdout; rows are not looked at."""
         argv = (self._program, "--format=custom", "--schema-only", "--file=-")
-        return Stage("pg_restore", argv, os_user=self._os_user, clean=without_rows)
-
-    def rows_stage(self) -> Stage:
-        """Turn the rows in an archive from stdin into a script on stdout, table after table as they come."""
-        argv = (self._program, "--format=custom", "--data-only", "--file=-")
         return Stage("pg_restore", argv, os_user=self._os_user, clean=without_rows)
 
     def list_stage(self, directory: str) -> Stage:
