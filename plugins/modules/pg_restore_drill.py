@@ -63,8 +63,8 @@ options:
     default: archive_end
   jobs:
     description:
-      - How many jobs restore, as in M(hms.postgres.pg_restore_safe), and how many processes of pgBackRest. Where several
-        are asked for, a dump is staged in O(directory), in a file without a name.
+      - How many jobs restore, as in M(hms.postgres.pg_restore_safe), and how many processes of pgBackRest. Where
+        several are asked for, a dump is staged in O(directory), in a file without a name.
     type: int
   assertions:
     description: Questions to the restored databases. They are asked in a transaction that only reads.

@@ -57,8 +57,8 @@ options:
     default: swap
   jobs:
     description:
-      - How many sessions collect statistics and count rows, and how many jobs restore a backup in the directory format. By
-        default as many as there are cores, at most four.
+      - How many sessions collect statistics and count rows, and how many jobs restore a backup in the directory format.
+        By default as many as there are cores, at most four.
       - An archive in the custom format is restored from the stream by one job, and nothing of it lies on a disk. Where
         O(jobs) is given, and more than one, it is staged in O(work_dir), in a file without a name, which is gone when
         the module is, however it ends; then so many jobs restore it.
