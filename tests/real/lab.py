@@ -323,6 +323,8 @@ class Lab:
             "wal_log_hints": "on",
             "hot_standby": "on",
             "shared_buffers": "16MB",
+            # in the data directory, which goes: a killed server would leave a megabyte in /dev/shm
+            "dynamic_shared_memory_type": "mmap",
             "max_connections": "50",
             **settings,
         }
