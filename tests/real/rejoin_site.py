@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -96,7 +97,8 @@ class Member:
     def kill(self) -> None:
         """The power cord: nobody gets to finish anything."""
         for pid in self.processes():
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # a child may have ended by itself
+                os.kill(pid, signal.SIGKILL)
         until(lambda: not self.processes(), f"{self.name} is dead")
 
     def promote(self) -> None:
