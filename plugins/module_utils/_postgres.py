@@ -271,6 +271,14 @@ def connect(params: ConnectionParams, *, os_user: str | None = None) -> PsycopgS
     return PsycopgSession(connection, params.where())
 
 
+UNLOGGED = (
+    "SELECT pg_catalog.set_config('log_statement', 'none', false),"
+    " pg_catalog.set_config('log_min_duration_statement', '-1', false),"
+    " pg_catalog.set_config('log_min_error_statement', 'panic', false)"
+)
+"""From here on nothing that a session sends is written into the server's log: for statements with passwords."""
+
+
 def quote_identifier(name: str) -> str:
     """An identifier, safe inside SQL text. The one quoting function for identifiers."""
     if "\x00" in name or not name:

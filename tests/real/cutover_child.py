@@ -11,13 +11,14 @@ import sys
 
 from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.cutover_model import CutoverRequest
-from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.cutover_run import CutoverJob, run_cutover
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.course import Job
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.cutover_run import run_cutover
 from ansible_collections.hms.postgres.tests.real.engine_child import asked, ordered, tell
 
 
 def main() -> int:
     wish = json.loads(sys.argv[1])
-    job = CutoverJob(request=CutoverRequest(**asked(wish)), **ordered(wish))
+    job = Job(request=CutoverRequest(**asked(wish)), **ordered(wish))
     return tell(lambda: run_cutover(job, SystemClock(), check_mode=False))
 
 

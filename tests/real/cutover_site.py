@@ -18,9 +18,9 @@ import typing as t
 
 from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.cutover_model import CutoverRequest
-from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.cutover_run import CutoverJob, run_cutover
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.course import Job, Report
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.cutover_run import run_cutover
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.overview import Site
-from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.run import Report
 from ansible_collections.hms.postgres.tests.real import pgbackrest_site
 from ansible_collections.hms.postgres.tests.real.engine_hosts import HERE, Child, Database, Writer
 from ansible_collections.hms.postgres.tests.real.engine_site import CLUSTER, EngineSite, bundle
@@ -80,11 +80,11 @@ class CutoverSite(EngineSite):
 
     # -- working ---------------------------------------------------------------------------------------------------
 
-    def cutover_job(self, **wishes: t.Any) -> CutoverJob:
-        fields = {field.name for field in dataclasses.fields(CutoverJob)}
+    def cutover_job(self, **wishes: t.Any) -> Job[CutoverRequest]:
+        fields = {field.name for field in dataclasses.fields(Job)}
         mine = {key: wishes.pop(key) for key in list(wishes) if key in fields}
         stamp = f"{datetime.datetime.now(datetime.timezone.utc):%Y%m%dT%H%M%S.%fZ}"
-        job = CutoverJob(
+        job = Job(
             request=CutoverRequest(**{"stamp": stamp, **wishes}),
             site=Site(CLUSTER, "staging", tuple(self.databases), tuple(self.bouncers)),
             lines=self.lines(),

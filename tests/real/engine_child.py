@@ -25,11 +25,12 @@ from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemC
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.plan import Request
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError
 from ansible_collections.hms.postgres.plugins.plugin_utils import _bundle
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.course import Job, Report
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.fleet import Fleet, Pending
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.line import LineSpec
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.operation import Operation
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.overview import Site
-from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.run import Job, Report, run
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.run import run
 
 
 def happen(accident: t.Mapping[str, t.Any]) -> None:

@@ -23,9 +23,10 @@ from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemC
 from ansible_collections.hms.postgres.plugins.module_utils._cluster import databases_file
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.plan import Operation, Request
 from ansible_collections.hms.postgres.plugins.plugin_utils import _bundle
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.course import Job, Report
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.line import LineSpec, agent_command
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.overview import Site
-from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.run import Job, Report, run
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.run import run
 from ansible_collections.hms.postgres.tests.real.engine_hosts import (
     HERE,
     PASSWORD,
@@ -367,7 +368,7 @@ class EngineSite:
         broken = ("/bin/sh", "-c", command)
         return tuple(LineSpec(line.host, broken) if line.host in hosts else line for line in self.lines())
 
-    def job(self, operation: Operation, candidate: str = "", **more: t.Any) -> Job:
+    def job(self, operation: Operation, candidate: str = "", **more: t.Any) -> Job[Request]:
         """A job for this site; `more` are fields of the request or of the job."""
         fields = {field.name for field in dataclasses.fields(Job)}
         mine = {key: more.pop(key) for key in list(more) if key in fields}

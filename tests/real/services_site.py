@@ -16,13 +16,13 @@ import signal
 import sys
 import typing as t
 
-from ansible_collections.hms.postgres.plugins.module_utils._cluster.swap_model import Service
+from ansible_collections.hms.postgres.plugins.module_utils._cluster.swap_model import Service, SwapRequest
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.course import Job
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.line import (
     LineSpec,
     agent_command,
     services_command,
 )
-from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.swap_run import SwapJob
 from ansible_collections.hms.postgres.tests.real.engine_hosts import HERE, PASSWORD, PYTHON
 from ansible_collections.hms.postgres.tests.real.lab import Lab, process_alive, until
 from ansible_collections.hms.postgres.tests.real.swap_site import LIVE, SwapSite
@@ -149,7 +149,7 @@ class ServicesSite(SwapSite):
             found |= {(row.partition("|")[0], int(row.partition("|")[2])) for row in rows}
         return found
 
-    def swap_job(self, **wishes: t.Any) -> SwapJob:
+    def swap_job(self, **wishes: t.Any) -> Job[SwapRequest]:
         wishes.setdefault("services", self.services)
         lines, relays = wishes.pop("app_lines", {}), wishes.pop("relays", {})
         made = super().swap_job(**wishes)
@@ -163,7 +163,7 @@ class ServicesSite(SwapSite):
             specs.append(LineSpec(name, argv))
         values = {field: getattr(made, field) for field in made.__dataclass_fields__}
         site = made.site._replace(services=("app1", "app2"))
-        return SwapJob(**{**values, "lines": tuple(specs), "site": site})
+        return Job(**{**values, "lines": tuple(specs), "site": site})
 
     def _line(self, spec: LineSpec) -> LineSpec:
         """The bouncer's agent is told of the stand-in too."""

@@ -11,14 +11,15 @@ import sys
 
 from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.swap_model import Service, SwapRequest
-from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.swap_run import SwapJob, run_swap
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.course import Job
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.swap_run import run_swap
 from ansible_collections.hms.postgres.tests.real.engine_child import asked, ordered, tell
 
 
 def main() -> int:
     wish = json.loads(sys.argv[1])
     services = tuple(Service(**service) for service in wish["request"]["services"])
-    job = SwapJob(request=SwapRequest(**{**asked(wish), "services": services}), **ordered(wish))
+    job = Job(request=SwapRequest(**{**asked(wish), "services": services}), **ordered(wish))
     return tell(lambda: run_swap(job, SystemClock(), check_mode=False))
 
 

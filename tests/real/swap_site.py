@@ -21,9 +21,9 @@ import psycopg
 from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.swap_model import SwapRequest
 from ansible_collections.hms.postgres.plugins.module_utils._postgres import quote_identifier, quote_literal
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.course import Job, Report
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.overview import Site
-from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.run import Report
-from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.swap_run import SwapJob, run_swap
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.swap_run import run_swap
 from ansible_collections.hms.postgres.tests.real.engine_hosts import (
     HERE,
     PASSWORD,
@@ -118,10 +118,10 @@ class SwapSite(EngineSite):
             base["scratch"] = ""
         return SwapRequest(**{**base, **wishes})
 
-    def swap_job(self, **wishes: t.Any) -> SwapJob:
-        fields = {field.name for field in dataclasses.fields(SwapJob)}
+    def swap_job(self, **wishes: t.Any) -> Job[SwapRequest]:
+        fields = {field.name for field in dataclasses.fields(Job)}
         mine = {key: wishes.pop(key) for key in list(wishes) if key in fields}
-        job = SwapJob(
+        job = Job(
             request=self.request(**wishes),
             site=Site(CLUSTER, "staging", tuple(self.databases), tuple(self.bouncers)),
             lines=self.lines(),

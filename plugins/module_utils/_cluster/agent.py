@@ -241,18 +241,10 @@ class Agent:
 
     def _answer(self, message: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         started = self._context.clock.monotonic()
-        reply: dict[str, t.Any] = {"n": message.get("n")}
-        try:
-            verb = self._verbs[str(message["verb"])]
-            reply.update(ok=True, result=verb(**(message.get("args") or {})))
-        except HmsError as error:
-            reply.update(ok=False, error=error.as_dict())
-        except ChannelLost:
-            raise
-        except Exception as error:  # noqa: BLE001  # a defect here must reach the operator as an answer, not as a dead channel
-            details = {"traceback": traceback.format_exc()[-4000:]}
-            text = f"The agent's verb {message.get('verb')!r} broke: {type(error).__name__}: {error}"
-            reply.update(ok=False, error=HmsError(text, reason="agent_defect", details=details).as_dict())
+        verb, args = str(message.get("verb")), message.get("args") or {}
+        result, error = _attempt(f"verb {verb!r}", lambda: self._verbs[verb](**args))
+        reply: dict[str, t.Any] = {"n": message.get("n"), "ok": error is None}
+        reply.update(result=result) if error is None else reply.update(error=error.as_dict())
         reply["took"] = round(self._context.clock.monotonic() - started, 6)
         return reply
 
@@ -280,12 +272,22 @@ class Agent:
         if context.lock.held:
             context.lock.leave_note({**(context.lock.holder() or {}), "winding_up": True})
         for act in (self._handler.channel_lost, self._services.alone):
-            try:
-                act()
-            except HmsError as error:
+            _result, error = _attempt("dead-man", act)
+            if error is not None:
                 context.note("deadman_failed", lazy=False, error=error.as_dict())
-            except Exception:  # noqa: BLE001  nobody is there to be told; the journal is
-                context.note("deadman_failed", lazy=False, error=traceback.format_exc()[-4000:])
+
+
+def _attempt(what: str, work: t.Callable[[], t.Any]) -> tuple[t.Any, HmsError | None]:
+    """What it gives, or what was wrong with it: a defect must be told too, and end neither line nor dead-man."""
+    try:
+        return work(), None
+    except HmsError as error:
+        return None, error
+    except ChannelLost:
+        raise
+    except Exception as error:  # noqa: BLE001  a defect has any type, and is handed on with its traceback
+        text = f"The agent's {what} broke: {type(error).__name__}: {error}"
+        return None, HmsError(text, reason="agent_defect", details={"traceback": traceback.format_exc()[-4000:]})
 
 
 def make_handler(config: member_config.DatabaseHost | member_config.BouncerHost, context: Context) -> Handler:

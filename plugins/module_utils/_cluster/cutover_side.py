@@ -14,7 +14,16 @@ from .._errors import ConnectionFailed, HmsError
 from .._files import HeldLock, read_bytes
 from .._pitr import side
 from .._pitr.server import Server
-from .._postgres import PsycopgSession, Session, connect, format_lsn, parse_lsn, quote_identifier, quote_literal
+from .._postgres import (
+    UNLOGGED,
+    PsycopgSession,
+    Session,
+    connect,
+    format_lsn,
+    parse_lsn,
+    quote_identifier,
+    quote_literal,
+)
 from .._tools.pg_controldata import SHUT_DOWN, ControlData, PgControldata
 from .._tools.wal_files import newest_timeline
 from . import cutover_files as files
@@ -250,6 +259,7 @@ class SideCluster:
                     timeout=PROMOTE_PATIENCE,
                     interval=0.05,
                 )
+            session.execute(UNLOGGED)
             for name, verifier in verifiers.items():
                 session.execute(f"ALTER ROLE {quote_identifier(name)} PASSWORD {quote_literal(verifier)}")
             session.execute("CHECKPOINT")

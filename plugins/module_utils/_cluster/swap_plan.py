@@ -126,14 +126,19 @@ def _direct(sight: Sight) -> list[t.Any]:
 
 
 def _actions(plan: SwapPlan, sight: Sight, request: SwapRequest) -> t.Iterator[Action]:
+    yield from _arming(plan)
     yield from swap_services.stop_actions(plan.stopping, plan.database)
-    yield from _arming(plan, request)
+    if request.sessions == "wait" and plan.sessions:
+        what = f"wait for {sessions_in_words(len(plan.sessions))} past the bouncers"
+        yield Action(
+            "await_sessions", "arm", plan.new_primary, what, f"sessions: wait, {request.sessions_deadline:g} s"
+        )
     yield from _critical(plan)
     yield from swap_services.start_actions(sight, plan.starting)
     yield from _afterwards(plan, request)
 
 
-def _arming(plan: SwapPlan, request: SwapRequest) -> t.Iterator[Action]:
+def _arming(plan: SwapPlan) -> t.Iterator[Action]:
     primary = plan.new_primary
     if plan.support_missing:
         what = f"give {plan.scratch} what it lacks of the schema hms: {', '.join(plan.support_missing)}"
@@ -141,9 +146,6 @@ def _arming(plan: SwapPlan, request: SwapRequest) -> t.Iterator[Action]:
     if plan.probe and not plan.missing:
         for host in plan.poolers:
             yield Action("probe", "arm", host, "start a write probe", "what clients feel is measured")
-    if request.sessions == "wait" and plan.sessions:
-        what = f"wait for {sessions_in_words(len(plan.sessions))} past the bouncers"
-        yield Action("await_sessions", "arm", primary, what, f"sessions: wait, {request.sessions_deadline:g} s")
 
 
 def _critical(plan: SwapPlan) -> t.Iterator[Action]:

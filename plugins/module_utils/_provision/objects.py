@@ -13,18 +13,11 @@ import typing as t
 
 from .._errors import ConnectionFailed, HmsError, ToolMissing
 from .._module import Result
-from .._postgres import ConnectionParams, Session, connect
+from .._postgres import UNLOGGED, ConnectionParams, Session, connect
 from . import scram
 from .objects_facts import Opener, read_objects
 from .objects_model import DatabaseWish, ObjectsAction, ObjectsFacts, ObjectsPlan, ObjectsWish, RoleWish
 from .objects_plan import Salts, plan_objects
-
-_QUIET = (
-    "SELECT pg_catalog.set_config('log_statement', 'none', false),"
-    " pg_catalog.set_config('log_min_duration_statement', '-1', false),"
-    " pg_catalog.set_config('log_min_error_statement', 'panic', false)"
-)
-"""What goes over this connection isn't written into the server's log."""
 
 
 def _random_salt() -> bytes:
@@ -62,7 +55,7 @@ def apply_objects(plan: ObjectsPlan, *, opener: Opener) -> None:
         for action in plan.actions:
             if action.database not in sessions:
                 sessions[action.database] = opener(action.database)
-                sessions[action.database].execute(_QUIET)
+                sessions[action.database].execute(UNLOGGED)
             _execute(sessions[action.database], action, done)
             done.append(action.as_dict())
     finally:

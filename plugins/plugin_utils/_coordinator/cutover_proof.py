@@ -20,9 +20,9 @@ from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsErr
 
 from . import cutover, overview
 from .clients import judge
-from .operation import Operation, Requests
+from .operation import Operation
 from .overview import Site
-from .switchover import PROBE_AFTER
+from .proof import as_configured, probe_rows, stop_probes, write_through
 from .synchrony import exposure
 
 VERIFY_DEADLINE = 30.0
@@ -51,10 +51,7 @@ def prove(operation: Operation, done: Done) -> ClusterFacts:
     operation.revive([plan.new_primary, *plan.fence])
     cutover.fence(operation, plan)
     hosts = [host for host in plan.poolers if exchanged is None or host not in exchanged.held]
-    args: dict[str, t.Any] = {"operation": operation.identifier, "deadline": VERIFY_DEADLINE}
-    requests: Requests = dict.fromkeys(hosts, ("verify", args))
-    title = f"Write through every process to {plan.new_primary}"
-    operation.everywhere("verify", requests, phase="verify", title=title, timeout=VERIFY_DEADLINE * 2)
+    write_through(operation, hosts, plan.new_primary, deadline=VERIFY_DEADLINE)
     if exchanged is not None and exchanged.held:
         raise HmsError(
             f"The recovered cluster is live. Clients may be held on {', '.join(exchanged.held)}.",
@@ -65,10 +62,7 @@ def prove(operation: Operation, done: Done) -> ClusterFacts:
     clients = _clients(operation, done) if exchanged is not None and plan.poolers else {}
     if exchanged is not None:
         cutover.finish(operation, plan)
-    requests = dict.fromkeys(plan.poolers, ("finish", {"operation": operation.identifier}))
-    operation.everywhere(
-        "finish", requests, phase="finish", title="Settings as configured", timeout=15.0, tolerate=True
-    )
+    as_configured(operation, plan.poolers)
     after = overview.observe(operation.fleet, done.site)
     operation.set(after=overview.for_record(after))
     if clients:
@@ -81,21 +75,8 @@ def _clients(operation: Operation, done: Done) -> dict[str, t.Any]:
     """Stop the probes; a write that was acknowledged before the cutover is not looked for in what came after it."""
     plan, exchanged = done.plan, done.exchanged
     stilled = exchanged.stilled if exchanged is not None else 0.0
-    operation.pause(PROBE_AFTER)
-    answers = operation.fleet.ask(dict.fromkeys(plan.poolers, ("probe_stop", {})), 30.0)
-    samples: dict[str, list[list[t.Any]]] = {}
-    for answer in answers.values():
-        samples.update(answer.result.get("samples") or {})
-    title = "Count the probe's rows"
-    found = operation.one(
-        "probe_rows",
-        plan.new_primary,
-        "probe_rows",
-        phase="verify",
-        title=title,
-        timeout=60.0,
-        operation=operation.identifier,
-    )["present"]
+    samples = stop_probes(operation, plan.poolers)
+    found = probe_rows(operation, plan.new_primary)
     return judge(samples, present_or_before(samples, found, stilled), origin=done.origin)
 
 

@@ -17,11 +17,10 @@ from ansible_collections.hms.postgres.plugins.module_utils._cluster.cutover_mode
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.plan import leader
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused
 from ansible_collections.hms.postgres.plugins.module_utils._postgres import format_lsn
-from ansible_collections.hms.postgres.plugins.plugin_utils import _bundle
 
 from . import task
-from .cutover_run import CutoverJob, run_cutover
-from .run import Report
+from .course import Report
+from .cutover_run import run_cutover
 from .swap_task import stamp
 
 CUTOVER_SPEC: dict[str, t.Any] = {
@@ -32,8 +31,6 @@ CUTOVER_SPEC: dict[str, t.Any] = {
     "force": {"type": "list", "elements": "str", "default": []},
     "hold_seconds": {"type": "float", "default": 3.0},
 }
-
-_HIDDEN = ("databases", "bouncers", "records_directory")
 
 
 def run_pitr_cutover(
@@ -50,7 +47,6 @@ def run_pitr_cutover(
                 state="Nothing was touched.",
                 next_step="Correct it.",
             )
-        site = task.site_of(arguments)
         request = CutoverRequest(
             directory=arguments["directory"],
             stamp=stamp(clock),
@@ -58,18 +54,7 @@ def run_pitr_cutover(
             force=tuple(arguments["force"]),
             hold_seconds=arguments["hold_seconds"],
         )
-        job = CutoverJob(
-            request=request,
-            site=site,
-            lines=task.lines_of(site, hostvars),
-            bundle=_bundle.build(),
-            by=task.who(),
-            records_directory=arguments["records_directory"],
-            parameters={key: value for key, value in arguments.items() if key not in _HIDDEN},
-            version=task.VERSION,
-            command=task.command_so_far(),
-            greet_seconds=arguments["greet_seconds"],
-        )
+        job = task.job_of(request, task.site_of(arguments), arguments, hostvars)
         report = run_cutover(job, clock, check_mode=check_mode)
         return {**task.result_of(report), **told(report), "diff": task.plan_text(report)}
     except HmsError as error:

@@ -17,7 +17,7 @@ from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsErr
 
 from . import failover, overview, switchover
 from .clients import first_success_after, judge
-from .operation import Operation
+from .operation import Operation, Requests
 from .overview import Site
 from .synchrony import exposure
 
@@ -44,40 +44,58 @@ class Done:
     command: str
 
 
-def prove(operation: Operation, done: Done) -> ClusterFacts:
-    """Write through every bouncer, show that the old primary refuses, count what clients felt, write the outcome."""
-    plan = done.plan
-    args: dict[str, t.Any] = {"operation": operation.identifier, "deadline": VERIFY_DEADLINE}
-    operation.everywhere(
-        "verify",
-        dict.fromkeys(plan.poolers, ("verify", args)),
-        phase="verify",
-        title=f"Write through every process to {plan.new_primary}",
-        timeout=VERIFY_DEADLINE * 2,
-    )
-    if plan.old_primary and plan.poolers:
-        _show_refusal(operation, plan)
+def write_through(
+    operation: Operation, poolers: t.Sequence[str], primary: str, *, deadline: float = VERIFY_DEADLINE
+) -> None:
+    """A write through every process of these bouncer hosts arrives at the primary."""
+    args: dict[str, t.Any] = {"operation": operation.identifier, "deadline": deadline}
+    requests: Requests = dict.fromkeys(poolers, ("verify", args))
+    title = f"Write through every process to {primary}"
+    operation.everywhere("verify", requests, phase="verify", title=title, timeout=deadline * 2)
+
+
+def stop_probes(operation: Operation, poolers: t.Sequence[str]) -> dict[str, list[list[t.Any]]]:
+    """Let the write probes see a moment of what came after, then end them; their samples."""
     operation.pause(switchover.PROBE_AFTER)
-    samples = _stop_probes(operation, plan)
-    losses = _losses(operation, done)
-    present = operation.one(
+    answers = operation.fleet.ask(dict.fromkeys(poolers, ("probe_stop", {})), 30.0)
+    samples: dict[str, list[list[t.Any]]] = {}
+    for answer in answers.values():
+        samples.update(answer.result.get("samples") or {})
+    return samples
+
+
+def probe_rows(operation: Operation, primary: str) -> dict[str, list[int]]:
+    """The probes' rows that are there, by source."""
+    found: dict[str, list[int]] = operation.one(
         "probe_rows",
-        plan.new_primary,
+        primary,
         "probe_rows",
         phase="verify",
         title="Count the probe's rows",
         timeout=60.0,
         operation=operation.identifier,
     )["present"]
-    clients = judge(samples, present, origin=done.origin)
+    return found
+
+
+def as_configured(operation: Operation, poolers: t.Sequence[str]) -> None:
+    """What was set for the operation alone is taken back on the bouncers."""
+    requests: Requests = dict.fromkeys(poolers, ("finish", {"operation": operation.identifier}))
     operation.everywhere(
-        "finish",
-        {name: ("finish", {"operation": operation.identifier}) for name in plan.poolers},
-        phase="finish",
-        title="Settings as configured",
-        timeout=15.0,
-        tolerate=True,
+        "finish", requests, phase="finish", title="Settings as configured", timeout=15.0, tolerate=True
     )
+
+
+def prove(operation: Operation, done: Done) -> ClusterFacts:
+    """Write through every bouncer, show that the old primary refuses, count what clients felt, write the outcome."""
+    plan = done.plan
+    write_through(operation, plan.poolers, plan.new_primary)
+    if plan.old_primary and plan.poolers:
+        _show_refusal(operation, plan)
+    samples = stop_probes(operation, plan.poolers)
+    losses = _losses(operation, done)
+    clients = judge(samples, probe_rows(operation, plan.new_primary), origin=done.origin)
+    as_configured(operation, plan.poolers)
     after = overview.observe(operation.fleet, done.site)
     operation.set(after=overview.for_record(after), clients=clients, losses=losses)
     exposed = exposure(after, plan.new_primary)
@@ -118,14 +136,6 @@ def _show_refusal(operation: Operation, plan: Plan) -> None:
             state=f"{plan.new_primary} is primary and the bouncers lead to it, but {plan.old_primary} is writable too.",
             next_step=f"Stop {plan.old_primary} now, then run rejoin.yml -e host={plan.old_primary}.",
         )
-
-
-def _stop_probes(operation: Operation, plan: Plan) -> dict[str, list[list[t.Any]]]:
-    answers = operation.fleet.ask({name: ("probe_stop", {}) for name in plan.poolers}, 30.0)
-    samples: dict[str, list[list[t.Any]]] = {}
-    for answer in answers.values():
-        samples.update(answer.result.get("samples") or {})
-    return samples
 
 
 def _conclude(

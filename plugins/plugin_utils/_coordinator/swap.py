@@ -39,7 +39,7 @@ class Swapped:
     held: tuple[str, ...] = ()
 
 
-def arm(operation: Operation, plan: SwapPlan, request: SwapRequest) -> None:
+def arm(operation: Operation, plan: SwapPlan) -> None:
     """Everything slow, while clients work on undisturbed."""
     primary = plan.new_primary
     prepare_pools(operation, plan)
@@ -60,8 +60,6 @@ def arm(operation: Operation, plan: SwapPlan, request: SwapRequest) -> None:
         requests: Requests = dict.fromkeys(plan.poolers, ("probe_start", args))
         operation.everywhere("probe", requests, phase="arm", title="Start a write probe", timeout=10.0)
     operation.one("arm_swap", primary, "arm_swap", phase="arm", title="Open the renaming session", timeout=15.0)
-    if request.sessions == "wait":
-        _await_sessions(operation, plan, request)
     if probing:
         operation.pause(PROBE_BEFORE)
 
@@ -73,7 +71,7 @@ def prepare_pools(operation: Operation, plan: SwapPlan) -> None:
     operation.everywhere("prepare_pools", requests, phase="arm", title="Prepare the bouncers", timeout=15.0)
 
 
-def _await_sessions(operation: Operation, plan: SwapPlan, request: SwapRequest) -> None:
+def await_sessions(operation: Operation, plan: SwapPlan, request: SwapRequest) -> None:
     """Let those who are connected past the bouncers end by themselves, before any client is held."""
     routes = operation.fleet.ask(
         {host: ("look_routes", {"databases": [plan.database]}) for host in plan.poolers}, OUTCOME_TIMEOUT

@@ -18,7 +18,7 @@ from . import overview, swap
 from .clients import judge
 from .operation import Operation, Requests
 from .overview import Site
-from .switchover import PROBE_AFTER
+from .proof import stop_probes
 
 VERIFY_DEADLINE = 20.0
 COUNTED = "each acknowledged write is in the database that was live at its time: {keep} before, {database} after"
@@ -83,11 +83,7 @@ def _ask_primary(operation: Operation, plan: SwapPlan, expected: int) -> None:
 def _clients(operation: Operation, done: Done) -> dict[str, t.Any]:
     """Stop the probes and look for their rows in both databases."""
     plan = done.plan
-    operation.pause(PROBE_AFTER)
-    answers = operation.fleet.ask(dict.fromkeys(plan.poolers, ("probe_stop", {})), 30.0)
-    samples: dict[str, list[list[t.Any]]] = {}
-    for answer in answers.values():
-        samples.update(answer.result.get("samples") or {})
+    samples = stop_probes(operation, plan.poolers)
     found = operation.one(
         "probe_rows",
         plan.new_primary,

@@ -11,12 +11,11 @@ import typing as t
 from ansible_collections.hms.postgres.plugins.module_utils._clock import Clock, SystemClock
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.swap_model import Service, SwapPlan, SwapRequest
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused
-from ansible_collections.hms.postgres.plugins.plugin_utils import _bundle
 
 from . import task
+from .course import Report
 from .overview import Site
-from .run import Report
-from .swap_run import SwapJob, run_swap
+from .swap_run import run_swap
 
 SWAP_SPEC: dict[str, t.Any] = {
     **task.SITE_SPEC,
@@ -39,8 +38,6 @@ SWAP_SPEC: dict[str, t.Any] = {
     },
     "services_deadline": {"type": "float", "default": 60.0},
 }
-
-_HIDDEN = ("databases", "bouncers", "records_directory")
 
 
 def stamp(clock: Clock) -> str:
@@ -98,17 +95,7 @@ def run_database_swap(
     clock = SystemClock()
     try:
         site = site_with_services(task.site_of(arguments), arguments["services"], hostvars)
-        job = SwapJob(
-            request=swap_request(arguments, clock),
-            site=site,
-            lines=task.lines_of(site, hostvars),
-            bundle=_bundle.build(),
-            by=task.who(),
-            records_directory=arguments["records_directory"],
-            parameters={key: value for key, value in arguments.items() if key not in _HIDDEN},
-            version=task.VERSION,
-            greet_seconds=arguments["greet_seconds"],
-        )
+        job = task.job_of(swap_request(arguments, clock), site, arguments, hostvars)
         report = run_swap(job, clock, check_mode=check_mode)
         return {**task.result_of(report), **_names(report), "diff": task.plan_text(report)}
     except HmsError as error:

@@ -24,12 +24,15 @@ from ansible_collections.hms.postgres.plugins.plugin_utils._report.status import
 from ansible_collections.hms.postgres.plugins.plugin_utils._report.text import render_text
 
 from . import overview
+from .course import Job, Report, RequestT, open_fleet
 from .line import LineSpec
 from .overview import Site
-from .run import Job, Report, open_fleet, run
+from .run import run
 
 VERSION = "0.1.0"
 LINE_VARIABLE = "hms_agent_line"
+HIDDEN = frozenset({"databases", "bouncers", "records_directory", "fence_command"})
+"""Arguments that a record does not repeat: they are the inventory's, or an operator's own program."""
 
 SITE_SPEC: dict[str, t.Any] = {
     "cluster": {"type": "str", "required": True},
@@ -101,6 +104,24 @@ def request_of(operation: Operation, arguments: t.Mapping[str, t.Any]) -> Reques
     )
 
 
+def job_of(
+    request: RequestT, site: Site, arguments: t.Mapping[str, t.Any], hostvars: t.Mapping[str, t.Any]
+) -> Job[RequestT]:
+    """What a task asks of the engine; its record tells the arguments that an operator chose."""
+    return Job(
+        request=request,
+        site=site,
+        lines=lines_of(site, hostvars),
+        bundle=_bundle.build(),
+        by=who(),
+        records_directory=arguments["records_directory"],
+        parameters={key: value for key, value in arguments.items() if key not in HIDDEN},
+        version=VERSION,
+        command=command_so_far(),
+        greet_seconds=arguments["greet_seconds"],
+    )
+
+
 def result_of(report: Report) -> dict[str, t.Any]:
     plan = report.plan.as_record()
     result: dict[str, t.Any] = {
@@ -169,20 +190,7 @@ def run_operation(
 ) -> dict[str, t.Any]:
     """Carry out a switchover or failover task."""
     try:
-        site = site_of(arguments)
-        hidden = ("databases", "bouncers", "records_directory", "fence_command")
-        job = Job(
-            request=request_of(operation, arguments),
-            site=site,
-            lines=lines_of(site, hostvars),
-            bundle=_bundle.build(),
-            by=who(),
-            records_directory=arguments["records_directory"],
-            parameters={key: value for key, value in arguments.items() if key not in hidden},
-            version=VERSION,
-            command=command_so_far(),
-            greet_seconds=arguments["greet_seconds"],
-        )
+        job = job_of(request_of(operation, arguments), site_of(arguments), arguments, hostvars)
         report = run(job, SystemClock(), check_mode=check_mode)
         return {**result_of(report), "diff": plan_text(report)}
     except HmsError as error:

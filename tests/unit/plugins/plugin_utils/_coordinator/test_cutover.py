@@ -18,7 +18,9 @@ from ansible_collections.hms.postgres.plugins.module_utils._cluster.cutover_mode
 )
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator import cutover, cutover_proof, cutover_run
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.course import Job
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.cutover_task import run_pitr_cutover
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.overview import Site
 from ansible_collections.hms.postgres.tests.unit.plugins.engine_facts import ScriptedClock
 from ansible_collections.hms.postgres.tests.unit.plugins.plugin_utils._coordinator.scripted_fleet import (
     Say,
@@ -187,18 +189,26 @@ def test_writes_of_before_are_not_looked_for_in_what_came_after() -> None:
     assert cutover_proof.present_or_before(samples, {"one": [2]}, 12.0) == {"one": {1, 2}}
 
 
+def fail(run: Run, error: HmsError) -> None:
+    """Have the course write down how it failed."""
+    site = Site("hospital", "staging", ("db1", "db2"), ("bouncer1",))
+    job = Job(CutoverRequest(), site, (), b"", "tester@here", "", {}, "0")
+    course = cutover_run.Cutover(job, job.request, run.operation.clock)
+    course._end_failed(run.operation, course.failed(run.operation, PLAN, error), error)
+
+
 @pytest.mark.parametrize(
     ("committed", "phase", "status"), [(True, "", "incomplete"), (False, "critical", "rolled_back")]
 )
 def test_how_it_failed_is_written_down(run: Run, *, committed: bool, phase: str, status: str) -> None:
     run.operation.committed = committed
-    cutover_run._failed(run.operation, PLAN, HmsError("it failed", phase=phase))
+    fail(run, HmsError("it failed", phase=phase))
     assert run.operation.journal.document()["outcome"]["status"] == status
 
 
 def test_a_failure_while_arming_is_a_refusal(run: Run) -> None:
     error = HmsError("it failed")
-    cutover_run._failed(run.operation, PLAN, error)
+    fail(run, error)
     assert error.state == "No client was held; the live cluster is as it was."
     assert run.operation.journal.document()["outcome"]["status"] == "refused"
 

@@ -26,6 +26,7 @@ from ansible_collections.hms.postgres.plugins.module_utils._cluster.plan import 
     plan_switchover,
 )
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator import course as course_module
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator import run as run_module
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.overview import Site, for_record, problems
 from ansible_collections.hms.postgres.tests.unit.plugins.engine_facts import (
@@ -64,14 +65,16 @@ SITE = Site("hospital", "staging", ("db1", "db2"), ("bouncer1",))
 def test_only_agents_of_this_cluster_are_worked_with(known: dict[str, str], said: str) -> None:
     spec = agent("db1", WELL.replace("hello()", f"hello(**{known!r})"))
     with pytest.raises(Refused) as caught:
-        run_module.open_fleet([spec], BUNDLE, SITE, SystemClock(), 20.0)
+        course_module.open_fleet([spec], BUNDLE, SITE, SystemClock(), 20.0)
     assert said in caught.value.message
     assert "not the database host 'db1' of cluster 'hospital' (staging)" in caught.value.message
     assert caught.value.reason == "wrong_cluster"
 
 
 def test_agents_of_this_cluster_are() -> None:
-    fleet = run_module.open_fleet([agent("db1"), agent("bouncer1", kind="bouncer")], BUNDLE, SITE, SystemClock(), 20.0)
+    fleet = course_module.open_fleet(
+        [agent("db1"), agent("bouncer1", kind="bouncer")], BUNDLE, SITE, SystemClock(), 20.0
+    )
     assert fleet.reachable("db1")
     assert fleet.reachable("bouncer1")
     fleet.goodbye()
@@ -84,14 +87,14 @@ def test_who_is_refused_hears_every_rule_and_the_way_past_it() -> None:
         Refusal("not_eligible", "No.", "", overridden=True),
     )
     with pytest.raises(Refused) as caught:
-        run_module.refuse_if_blocked(Plan("switchover", "", refusals=refusals))
+        course_module.refuse_if_blocked(Plan("switchover", "", refusals=refusals))
     assert caught.value.message == (
         "The switchover is refused:\n"
         "[backup_running] A backup runs. Wait. Override: force=backup_running.\n"
         "[no_confirm] Not confirmed. Confirm."
     )
     assert caught.value.reason == "backup_running"
-    run_module.refuse_if_blocked(Plan("switchover", "", refusals=refusals[2:]))
+    course_module.refuse_if_blocked(Plan("switchover", "", refusals=refusals[2:]))
 
 
 class Cluster:
@@ -115,14 +118,14 @@ class Cluster:
 
 def seen(say: Cluster, clock: ScriptedClock, *, wait: bool = True) -> ClusterFacts:
     fleet = ScriptedFleet(("db1", "db2", "bouncer1"), say, clock)
-    return run_module.observe_settled(fleet, SITE, clock, wait=wait)
+    return course_module.observe_settled(fleet, SITE, clock, wait=wait)
 
 
 def test_agents_that_put_things_in_order_are_waited_for_before_anything_is_judged() -> None:
     clock, say = ScriptedClock(), Cluster(cluster())
     say.locks = [{"id": "x", "winding_up": True}] * 3
     fleet = ScriptedFleet(("db1", "db2", "bouncer1"), say, clock)
-    assert run_module.observe_settled(fleet, SITE, clock, wait=True) == cluster()
+    assert course_module.observe_settled(fleet, SITE, clock, wait=True) == cluster()
     assert len(clock.slept) == 3
     assert fleet.told.count("hurry@db1") == 3
     assert "hurry@db2" not in fleet.told
@@ -142,7 +145,7 @@ def test_they_are_not_waited_for_for_ever() -> None:
     say.locks = [{"id": "x", "winding_up": True}] * 1000
     with pytest.raises(Refused, match="still putting things in order on db1"):
         seen(say, clock)
-    assert sum(clock.slept) == pytest.approx(run_module.LOCK_PATIENCE, abs=1.0)
+    assert sum(clock.slept) == pytest.approx(course_module.LOCK_PATIENCE, abs=1.0)
 
 
 def test_a_host_that_can_t_look_at_itself_is_as_good_as_gone() -> None:
@@ -163,7 +166,9 @@ def look_again(
     fleet = ScriptedFleet(("db1", "db2", "bouncer1"), Cluster(now), clock)
     work = operation(fleet, directory, clock)
     try:
-        plan, facts = run_module._look_again(work, SITE, TO_DB2, plan_switchover(before, TO_DB2))
+        job = course_module.Job(TO_DB2, SITE, (), BUNDLE, "tester@here", str(directory), {}, "0")
+        course = run_module.ChangeOfRoles(job, TO_DB2, clock)
+        plan, facts = course.look_again(work, plan_switchover(before, TO_DB2))
     finally:
         work.journal.close()
     return plan, facts, [told for told in fleet.told if not told.startswith("observe")]

@@ -160,7 +160,8 @@ def test_one_that_never_comes_back_before_the_rename_is_named_too(run: Run) -> N
 
 
 def test_everything_slow_comes_before(run: Run) -> None:
-    swap.arm(run.operation, PLAN, SwapRequest("swapped", "hospital", "new", "old", sessions="wait"))
+    swap.arm(run.operation, PLAN)
+    swap.await_sessions(run.operation, PLAN, SwapRequest("swapped", "hospital", "new", "old", sessions="wait"))
     names = ["prepare_swap@bouncer1", "prepare_swap@bouncer2", "prepare_scratch@db1"]
     names += ["probe_start@bouncer1", "probe_start@bouncer2", "arm_swap@db1"]
     names += ["look_routes@bouncer1", "look_routes@bouncer2", "await_sessions@db1"]
@@ -191,7 +192,7 @@ def test_arguments_become_a_request() -> None:
 
 def test_where_there_is_no_live_database_nobody_writes_before_and_nobody_reads_after(run: Run) -> None:
     gone = dataclasses.replace(PLAN, missing=True, keep="", live_oid=0)
-    swap.arm(run.operation, gone, REQUEST)
+    swap.arm(run.operation, gone)
     assert not any(told.startswith("probe_start") for told in run.fleet.told)
     run.fleet.told.clear()
     run.fleet.arguments.clear()
