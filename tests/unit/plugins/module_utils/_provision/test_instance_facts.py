@@ -11,24 +11,18 @@ import typing as t
 
 import pytest
 
-from ansible_collections.hms.postgres.plugins.module_utils._command import CommandResult
 from ansible_collections.hms.postgres.plugins.module_utils._errors import ConnectionFailed
 from ansible_collections.hms.postgres.plugins.module_utils._postgres import ConnectionParams
 from ansible_collections.hms.postgres.plugins.module_utils._provision import instance_facts
 from ansible_collections.hms.postgres.plugins.module_utils._provision.instance_model import ConfigError, PendingSetting
+from ansible_collections.hms.postgres.tests.unit.plugins.scripted_runner import ScriptedRunner
 
 NOT_APPLIED = "setting could not be applied"
 
 
-class Runner:
+def runner_of(stdout: str = "") -> ScriptedRunner:
     """Answers every program with the same output."""
-
-    def __init__(self, stdout: str = "", rc: int = 0) -> None:
-        self.stdout = stdout
-        self.rc = rc
-
-    def run(self, argv: t.Sequence[str], **_how: t.Any) -> CommandResult:
-        return CommandResult(tuple(argv), self.rc, self.stdout, "", 0.0)
+    return ScriptedRunner(always=(0, stdout, ""))
 
 
 class Clock:
@@ -156,15 +150,15 @@ def test_a_bad_line_of_pg_hba_is_an_error() -> None:
 def test_kinds_of_data_directories(tmp_path: pathlib.Path, names: list[str], kind: str) -> None:
     for name in names:
         (tmp_path / name).write_text("15\n")
-    found = instance_facts.look_at_data(str(tmp_path), runner=Runner(), bin_directory="/nonexistent")
+    found = instance_facts.look_at_data(str(tmp_path), runner=runner_of(), bin_directory="/nonexistent")
     assert found.kind == kind
 
 
 def test_a_data_directory_that_is_not_there_or_none(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "data"
-    assert instance_facts.look_at_data(str(path), runner=Runner(), bin_directory="/x").kind == "missing"
+    assert instance_facts.look_at_data(str(path), runner=runner_of(), bin_directory="/x").kind == "missing"
     path.write_text("")
-    assert instance_facts.look_at_data(str(path), runner=Runner(), bin_directory="/x").kind == "not_a_directory"
+    assert instance_facts.look_at_data(str(path), runner=runner_of(), bin_directory="/x").kind == "not_a_directory"
 
 
 def test_the_version_in_a_data_directory(tmp_path: pathlib.Path) -> None:
@@ -174,13 +168,13 @@ def test_the_version_in_a_data_directory(tmp_path: pathlib.Path) -> None:
 
 
 def test_the_installed_version(tmp_path: pathlib.Path) -> None:
-    assert instance_facts.installed_version(Runner(), str(tmp_path)) == ""
+    assert instance_facts.installed_version(runner_of(), str(tmp_path)) == ""
     program = tmp_path / "postgres"
     program.write_text("")
     program.chmod(0o755)
     printed = "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"
-    assert instance_facts.installed_version(Runner(printed), str(tmp_path)) == "15.18 (Debian 15.18-0+deb12u1)"
-    assert instance_facts.installed_version(Runner("something else\n"), str(tmp_path)) == "something else"
+    assert instance_facts.installed_version(runner_of(printed), str(tmp_path)) == "15.18 (Debian 15.18-0+deb12u1)"
+    assert instance_facts.installed_version(runner_of("something else\n"), str(tmp_path)) == "something else"
 
 
 @pytest.mark.parametrize(

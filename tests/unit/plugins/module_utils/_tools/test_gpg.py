@@ -8,11 +8,11 @@ import typing as t
 
 import pytest
 
-from ansible_collections.hms.postgres.plugins.module_utils._command import CommandResult
 from ansible_collections.hms.postgres.plugins.module_utils._errors import ToolFailed, ToolMissing
 from ansible_collections.hms.postgres.plugins.module_utils._tools import gpg
 from ansible_collections.hms.postgres.plugins.module_utils._tools.gpg import Gpg, reason_of, without_chatter
 from ansible_collections.hms.postgres.plugins.module_utils._tools.gpg_keys import KeyFacts, _facts, is_fingerprint
+from ansible_collections.hms.postgres.tests.unit.plugins.scripted_runner import ScriptedRunner
 
 FINGERPRINT = "92A68D6C87E90570F9DFFE122798BB4F92315AA8"
 BASE = ("/usr/bin/gpg", "--homedir", "/h", "--no-options", "--no-autostart", "--batch", "--no-tty")
@@ -25,28 +25,9 @@ def _programs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpg, "find_program", lambda name, **_why: f"/usr/bin/{name}")
 
 
-class Runner:
-    """Answers as told and remembers what it was to run."""
-
-    def __init__(self, stdout: str, rc: int = 0) -> None:
-        self.stdout = stdout
-        self.rc = rc
-        self.calls: list[tuple[list[str], bytes | None]] = []
-
-    def run(
-        self,
-        argv: t.Sequence[str],
-        *,
-        timeout: float,
-        env: t.Mapping[str, str] | None = None,
-        input_data: bytes | None = None,
-        os_user: str | None = None,
-    ) -> CommandResult:
-        assert timeout > 0
-        assert env is None
-        assert os_user is None
-        self.calls.append((list(argv), input_data))
-        return CommandResult(tuple(argv), self.rc, self.stdout, "", 0.1)
+def runner_of(stdout: str) -> ScriptedRunner:
+    """Says this; the program gets no environment and is nobody else's."""
+    return ScriptedRunner(always=(0, stdout, ""), env=None, os_user=None)
 
 
 def test_encryption_to_public_keys_is_called_like_this() -> None:
@@ -75,10 +56,10 @@ def test_decryption_is_called_like_this() -> None:
 
 
 def test_a_key_for_the_verification_has_no_protection() -> None:
-    runner = Runner(f"[GNUPG:] KEY_CONSIDERED {FINGERPRINT} 0\n[GNUPG:] KEY_CREATED B {FINGERPRINT}\n")
+    runner = runner_of(f"[GNUPG:] KEY_CONSIDERED {FINGERPRINT} 0\n[GNUPG:] KEY_CREATED B {FINGERPRINT}\n")
     assert Gpg("/h").make_key("of this run", runner) == FINGERPRINT
-    argv, parameters = runner.calls[0]
-    assert argv == [*BASE, "--status-fd", "1", "--full-generate-key"]
+    parameters = runner.calls[0].input_data
+    assert runner.calls[0].argv == [*BASE, "--status-fd", "1", "--full-generate-key"]
     assert parameters is not None
     for line in (b"%no-protection", b"Subkey-Curve: cv25519", b"Name-Real: of this run"):
         assert line in parameters.splitlines()
@@ -86,11 +67,11 @@ def test_a_key_for_the_verification_has_no_protection() -> None:
 
 def test_no_key_is_an_error() -> None:
     with pytest.raises(ToolFailed, match="made no key"):
-        Gpg("/h").make_key("x", Runner(""))
+        Gpg("/h").make_key("x", runner_of(""))
 
 
 def test_the_version_is_read() -> None:
-    assert Gpg("/h").version(Runner("gpg (GnuPG) 2.2.40\nlibgcrypt 1.10.1\n")) == "2.2.40"
+    assert Gpg("/h").version(runner_of("gpg (GnuPG) 2.2.40\nlibgcrypt 1.10.1\n")) == "2.2.40"
 
 
 def test_a_missing_program_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:

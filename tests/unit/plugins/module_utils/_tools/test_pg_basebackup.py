@@ -4,51 +4,33 @@
 
 from __future__ import annotations
 
-import typing as t
-
 import pytest
 
-from ansible_collections.hms.postgres.plugins.module_utils._command import CommandResult
 from ansible_collections.hms.postgres.plugins.module_utils._errors import ToolFailed
 from ansible_collections.hms.postgres.plugins.module_utils._postgres import ConnectionParams
 from ansible_collections.hms.postgres.plugins.module_utils._tools import pg_basebackup
+from ansible_collections.hms.postgres.tests.unit.plugins.scripted_runner import ScriptedRunner
 
 SOURCE = ConnectionParams(
     host="10.0.0.1", port=5433, user="hms_replication", passfile="/p", sslmode="verify-ca", sslrootcert="/ca.crt"
 )
 
 
-class Runner:
-    """Remembers what it was to run, and ends as told."""
-
-    def __init__(self, rc: int = 0) -> None:
-        self.rc = rc
-        self.calls: list[tuple[list[str], dict[str, str], str | None]] = []
-
-    def run(
-        self,
-        argv: t.Sequence[str],
-        *,
-        timeout: float,
-        env: t.Mapping[str, str] | None = None,
-        input_data: bytes | None = None,
-        os_user: str | None = None,
-    ) -> CommandResult:
-        assert timeout == 60.0
-        assert input_data is None
-        self.calls.append((list(argv), dict(env or {}), os_user))
-        return CommandResult(tuple(argv), self.rc, "", "no route to host", 0.1)
+def runner_of(rc: int = 0) -> ScriptedRunner:
+    """Ends as told; the program gets a minute and no input."""
+    return ScriptedRunner(always=(rc, "", "no route to host"), timeout=60.0, input_data=None)
 
 
-def tool(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> pg_basebackup.PgBasebackup:
+def tool(runner: ScriptedRunner, monkeypatch: pytest.MonkeyPatch) -> pg_basebackup.PgBasebackup:
     monkeypatch.setattr(pg_basebackup, "find_program", lambda name, **_where: f"/bin/{name}")
     return pg_basebackup.PgBasebackup(runner, bin_directory="/bin", os_user="postgres")
 
 
 def test_the_program_is_called_like_this(monkeypatch: pytest.MonkeyPatch) -> None:
-    runner = Runner()
+    runner = runner_of()
     tool(runner, monkeypatch).clone(SOURCE, target="/d.clone-1", slot="db2", label="x y", timeout=60.0)
-    argv, env, user = runner.calls[0]
+    argv, _timeout, env, _input, user = runner.calls[0]
+    assert env is not None
     assert argv == [
         "/bin/pg_basebackup",
         "--pgdata",
@@ -71,6 +53,6 @@ def test_the_program_is_called_like_this(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_failure_says_that_no_data_directory_was_touched(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ToolFailed) as caught:
-        tool(Runner(1), monkeypatch).clone(SOURCE, target="/d.clone-1", slot="db2", label="x", timeout=60.0)
+        tool(runner_of(1), monkeypatch).clone(SOURCE, target="/d.clone-1", slot="db2", label="x", timeout=60.0)
     assert "no route to host" in caught.value.message
     assert "no data directory was touched" in caught.value.state

@@ -7,13 +7,12 @@
 from __future__ import annotations
 
 import pathlib
-import typing as t
 
 import pytest
 
-from ansible_collections.hms.postgres.plugins.module_utils._command import CommandResult
 from ansible_collections.hms.postgres.plugins.module_utils._errors import ToolFailed
 from ansible_collections.hms.postgres.plugins.module_utils._tools.pg_checksums import Checked, PgChecksums
+from ansible_collections.hms.postgres.tests.unit.plugins.scripted_runner import Call, ScriptedRunner
 
 GOOD = "Checksum operation completed\nFiles scanned:   948\nBlocks scanned:  3768\nBad checksums:  {bad}\n"
 COMPLAINT = (
@@ -22,25 +21,9 @@ COMPLAINT = (
 )
 
 
-class Runner:
-    """Answers as told, and remembers what it was to run."""
-
-    def __init__(self, rc: int, stdout: str, stderr: str) -> None:
-        self.answer = (rc, stdout, stderr)
-        self.calls: list[tuple[tuple[str, ...], float, str | None]] = []
-
-    def run(
-        self,
-        argv: t.Sequence[str],
-        *,
-        timeout: float,
-        env: t.Mapping[str, str] | None = None,
-        input_data: bytes | None = None,
-        os_user: str | None = None,
-    ) -> CommandResult:
-        assert (env, input_data) == (None, None)
-        self.calls.append((tuple(argv), timeout, os_user))
-        return CommandResult(tuple(argv), *self.answer, 0.1)
+def runner_of(rc: int, stdout: str, stderr: str) -> ScriptedRunner:
+    """Answers as told; the program gets no environment and no input."""
+    return ScriptedRunner(always=(rc, stdout, stderr), env=None, input_data=None)
 
 
 @pytest.fixture
@@ -51,18 +34,18 @@ def folder(tmp_path: pathlib.Path) -> str:
 
 
 def test_all_pages_hold(folder: str) -> None:
-    runner = Runner(0, GOOD.format(bad=0), "")
+    runner = runner_of(0, GOOD.format(bad=0), "")
     assert PgChecksums(runner, bin_directory=folder, os_user="postgres").check("/d", timeout=9) == Checked(3768, 0, ())
-    assert runner.calls == [((f"{folder}/pg_checksums", "--check", "--pgdata", "/d"), 9, "postgres")]
+    assert runner.calls == [Call([f"{folder}/pg_checksums", "--check", "--pgdata", "/d"], 9, os_user="postgres")]
 
 
 def test_damaged_pages_are_an_answer(folder: str) -> None:
-    runner = Runner(1, GOOD.format(bad=2), COMPLAINT)
+    runner = runner_of(1, GOOD.format(bad=2), COMPLAINT)
     found = PgChecksums(runner, bin_directory=folder, os_user=None).check("/d", timeout=9)
     assert found == Checked(3768, 2, ("/d/base/5/16384",))
 
 
 def test_no_report_is_a_failure(folder: str) -> None:
-    runner = Runner(1, "", "pg_checksums: error: cluster must be shut down")
+    runner = runner_of(1, "", "pg_checksums: error: cluster must be shut down")
     with pytest.raises(ToolFailed, match="cluster must be shut down"):
         PgChecksums(runner, bin_directory=folder, os_user=None).check("/d", timeout=9)

@@ -8,9 +8,9 @@ import typing as t
 
 import pytest
 
-from ansible_collections.hms.postgres.plugins.module_utils._command import CommandResult
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, ToolFailed
 from ansible_collections.hms.postgres.plugins.module_utils._tools import openssl, pg_cluster_tools
+from ansible_collections.hms.postgres.tests.unit.plugins.scripted_runner import ScriptedRunner
 
 JSON = """
 [{"version":15,"cluster":"main","port":"5432","running":1,"pgdata":"/var/lib/postgresql/15/main","owneruid":101,
@@ -25,18 +25,9 @@ broken line
 """
 
 
-class Script:
-    """Runs the programs that it expects, in order, and no others."""
-
-    def __init__(self, *answers: tuple[int, str]) -> None:
-        self.answers = list(answers)
-        self.argv: list[list[str]] = []
-
-    def run(self, argv: t.Sequence[str], **_how: t.Any) -> CommandResult:
-        assert self.answers, f"one program too many: {argv}"
-        self.argv.append([argv[0].rpartition("/")[2], *argv[1:]])
-        rc, stdout = self.answers.pop(0)
-        return CommandResult(tuple(argv), rc, stdout, "what went wrong" if rc else "", 0.0)
+def script_of(*answers: tuple[int, str]) -> ScriptedRunner:
+    """Programs in their order and no others; those that fail say so."""
+    return ScriptedRunner(*((rc, stdout, "what went wrong" if rc else "") for rc, stdout in answers))
 
 
 @pytest.fixture(autouse=True)
@@ -46,17 +37,17 @@ def _every_program_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_list_as_json() -> None:
-    script = Script((0, JSON))
+    script = script_of((0, JSON))
     main, old = pg_cluster_tools.PgLsClusters(script).all()
-    assert script.argv == [["pg_lsclusters", "--json"]]
+    assert script.ran == [["pg_lsclusters", "--json"]]
     assert (main.title, main.port, main.running, main.start_conf) == ("15/main", 5432, True, "auto")
     assert (old.version, old.port, old.running, old.data_directory) == (9, None, False, "")
 
 
 def test_the_list_as_columns_where_there_is_no_json() -> None:
-    script = Script((1, ""), (0, COLUMNS))
+    script = script_of((1, ""), (0, COLUMNS))
     main, old, ghost = pg_cluster_tools.PgLsClusters(script).all()
-    assert script.argv[1] == ["pg_lsclusters", "--no-header"]
+    assert script.ran[1] == ["pg_lsclusters", "--no-header"]
     assert (main.title, main.port, main.running) == ("15/main", 5432, True)
     assert (old.version, old.running) == (9, False)
     assert (ghost.port, ghost.data_directory) == (None, "")
@@ -64,7 +55,7 @@ def test_the_list_as_columns_where_there_is_no_json() -> None:
 
 def test_json_that_is_none() -> None:
     with pytest.raises(HmsError, match="no JSON"):
-        pg_cluster_tools.PgLsClusters(Script((0, "oops"))).all()
+        pg_cluster_tools.PgLsClusters(script_of((0, "oops"))).all()
 
 
 BASE = ["pg_createcluster", "--user", "postgres", "--datadir", "/d", "--socketdir", "/s", "--port", "5433"]
@@ -82,20 +73,20 @@ WHERE: dict[str, t.Any] = {
 
 @pytest.mark.parametrize(("checksums", "tail"), [(True, ["--data-checksums"]), (False, [])])
 def test_creating(checksums: bool, tail: list[str]) -> None:
-    script = Script((0, ""))
+    script = script_of((0, ""))
     pg_cluster_tools.PgCreateCluster(script).create(**WHERE, encoding="UTF8", locale="C.UTF-8", checksums=checksums)
-    assert script.argv == [[*BASE, "--encoding", "UTF8", "--locale", "C.UTF-8", "15", "main", "--", *tail]]
+    assert script.ran == [[*BASE, "--encoding", "UTF8", "--locale", "C.UTF-8", "15", "main", "--", *tail]]
 
 
 def test_adopting_leaves_initdb_out() -> None:
-    script = Script((0, ""))
+    script = script_of((0, ""))
     pg_cluster_tools.PgCreateCluster(script).adopt(**WHERE)
-    assert script.argv == [[*BASE, "15", "main"]]
+    assert script.ran == [[*BASE, "15", "main"]]
 
 
 def test_a_failed_creation_says_what_is_left() -> None:
     with pytest.raises(ToolFailed, match="what went wrong") as caught:
-        pg_cluster_tools.PgCreateCluster(Script((1, ""))).create(
+        pg_cluster_tools.PgCreateCluster(script_of((1, ""))).create(
             **WHERE, encoding="UTF8", locale="C.UTF-8", checksums=True
         )
     assert caught.value.state
@@ -103,23 +94,23 @@ def test_a_failed_creation_says_what_is_left() -> None:
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 def test_stopping(mode: str) -> None:
-    script = Script((0, ""))
+    script = script_of((0, ""))
     pg_cluster_tools.PgCtlCluster(script, version=15, name="main").stop(mode=mode)
-    assert script.argv == [["pg_ctlcluster", "--mode", mode, "15", "main", "stop"]]
+    assert script.ran == [["pg_ctlcluster", "--mode", mode, "15", "main", "stop"]]
 
 
 def test_stopping_what_is_down_is_no_error() -> None:
-    pg_cluster_tools.PgCtlCluster(Script((2, "")), version=15, name="main").stop()
+    pg_cluster_tools.PgCtlCluster(script_of((2, "")), version=15, name="main").stop()
     with pytest.raises(ToolFailed, match="Stopping the instance 15/main failed"):
-        pg_cluster_tools.PgCtlCluster(Script((1, "")), version=15, name="main").stop()
+        pg_cluster_tools.PgCtlCluster(script_of((1, "")), version=15, name="main").stop()
 
 
 def test_setting_and_dropping() -> None:
-    script = Script((0, ""), (0, ""), (0, ""))
+    script = script_of((0, ""), (0, ""), (0, ""))
     pg_cluster_tools.PgConfTool(script, version=15, name="main").set("port", "5433")
     pg_cluster_tools.PgDropCluster(script).drop(version=15, name="main")
     pg_cluster_tools.PgDropCluster(script).drop(version=15, name="main", stop=True)
-    assert script.argv == [
+    assert script.ran == [
         ["pg_conftool", "15", "main", "set", "port", "5433"],
         ["pg_dropcluster", "15", "main"],
         ["pg_dropcluster", "--stop", "15", "main"],
@@ -130,12 +121,12 @@ CURVE = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
 
 
 def test_openssls_arguments() -> None:
-    script = Script(*[(0, "")] * 3)
+    script = script_of(*[(0, "")] * 3)
     tool = openssl.OpenSsl(script)
     tool.make_authority(key="k", certificate="c", subject="/CN=x", days=10)
     tool.make_request(key="k", request="r", subject="/CN=y")
     tool.sign(request="r", certificate="c", authority="a", authority_key="ak", extensions="e", serial="0x1", days=5)
-    authority, request, sign = script.argv
+    authority, request, sign = script.ran
     assert authority[:8] == ["openssl", "req", "-x509", *CURVE]
     assert authority[-4:] == ["-keyout", "k", "-out", "c"]
     assert request == ["openssl", "req", "-new", *CURVE, "-subj", "/CN=y", "-keyout", "k", "-out", "r"]
@@ -146,7 +137,7 @@ def test_openssls_arguments() -> None:
 
 def test_what_stands_in_a_certificate() -> None:
     names = "X509v3 Subject Alternative Name: \n    DNS:DB1, IP Address:10.0.0.1, IP Address:0:0:0:0:0:0:0:1\n"
-    script = Script((0, "notAfter=Nov  2 16:05:09 2036 GMT\n"), (0, names), (0, "PEM"))
+    script = script_of((0, "notAfter=Nov  2 16:05:09 2036 GMT\n"), (0, names), (0, "PEM"))
     info = openssl.OpenSsl(script).inspect("c")
     assert info.not_after.isoformat() == "2036-11-02T16:05:09+00:00"
     assert info.names == {"db1", "10.0.0.1", "0:0:0:0:0:0:0:1"}
@@ -155,4 +146,4 @@ def test_what_stands_in_a_certificate() -> None:
 
 @pytest.mark.parametrize(("rc", "expected"), [(0, True), (2, False)])
 def test_who_signed(rc: int, expected: bool) -> None:
-    assert openssl.OpenSsl(Script((rc, ""))).signed_by("c", "a") is expected
+    assert openssl.OpenSsl(script_of((rc, ""))).signed_by("c", "a") is expected

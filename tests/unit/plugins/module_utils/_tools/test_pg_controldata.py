@@ -11,7 +11,6 @@ import struct
 
 import pytest
 
-from ansible_collections.hms.postgres.plugins.module_utils._command import CommandResult
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, ToolFailed
 from ansible_collections.hms.postgres.plugins.module_utils._tools.pg_controldata import (
     ControlData,
@@ -21,6 +20,7 @@ from ansible_collections.hms.postgres.plugins.module_utils._tools.pg_controldata
     parse_limits,
     quick_read,
 )
+from ansible_collections.hms.postgres.tests.unit.plugins.scripted_runner import ScriptedRunner
 
 SAMPLE = """\
 pg_control version number:            1300
@@ -76,31 +76,19 @@ def test_what_older_versions_don_t_say_has_a_default() -> None:
     assert (found.checksums, found.wal_log_hints, found.wal_segment_size) == (False, False, 16 << 20)
 
 
-class Runner:
-    """Answers once."""
-
-    def __init__(self, rc: int, stdout: str, stderr: str) -> None:
-        self.answer = (rc, stdout, stderr)
-        self.argv: list[str] = []
-
-    def run(self, argv: list[str], **_more: object) -> CommandResult:
-        self.argv = argv
-        return CommandResult(tuple(argv), *self.answer, 0.0)
-
-
-def tool(runner: Runner, tmp_path: pathlib.Path) -> PgControldata:
+def tool(runner: ScriptedRunner, tmp_path: pathlib.Path) -> PgControldata:
     program = tmp_path / "pg_controldata"
     program.write_text("")
     program.chmod(0o755)
-    return PgControldata(runner, bin_directory=str(tmp_path))  # type: ignore[arg-type]  # it takes what a runner takes
+    return PgControldata(runner, bin_directory=str(tmp_path))
 
 
 def test_the_program_of_this_version_is_asked(tmp_path: pathlib.Path) -> None:
-    runner = Runner(0, SAMPLE, "")
+    runner = ScriptedRunner((0, SAMPLE, ""))
     assert tool(runner, tmp_path).read("/data").timeline == 4
     assert runner.argv == [str(tmp_path / "pg_controldata"), "--pgdata", "/data"]
     with pytest.raises(ToolFailed, match=r"Reading pg_control of /data failed: .* could not open"):
-        tool(Runner(1, "", "could not open"), tmp_path).read("/data")
+        tool(ScriptedRunner((1, "", "could not open")), tmp_path).read("/data")
 
 
 def control_file(tmp_path: pathlib.Path, *, version: int, state: int) -> str:

@@ -8,34 +8,17 @@ from __future__ import annotations
 
 import os
 import pathlib
-import typing as t
 
 import pytest
 
-from ansible_collections.hms.postgres.plugins.module_utils._command import CommandResult
 from ansible_collections.hms.postgres.plugins.module_utils._errors import ToolFailed
 from ansible_collections.hms.postgres.plugins.module_utils._tools import initdb, pg_ctl
+from ansible_collections.hms.postgres.tests.unit.plugins.scripted_runner import Call, ScriptedRunner
 
 
-class Runner:
-    """Remembers what it was to run, and ends as told."""
-
-    def __init__(self, rc: int = 0) -> None:
-        self.rc = rc
-        self.calls: list[tuple[list[str], float, str | None]] = []
-
-    def run(
-        self,
-        argv: t.Sequence[str],
-        *,
-        timeout: float,
-        env: t.Mapping[str, str] | None = None,
-        input_data: bytes | None = None,
-        os_user: str | None = None,
-    ) -> CommandResult:
-        assert (env, input_data) == (None, None)
-        self.calls.append((list(argv), timeout, os_user))
-        return CommandResult(tuple(argv), self.rc, "", "no room", 0.1)
+def runner_of(rc: int = 0) -> ScriptedRunner:
+    """Ends as told; the program gets no environment and no input."""
+    return ScriptedRunner(always=(rc, "", "no room"), env=None, input_data=None)
 
 
 @pytest.fixture
@@ -47,20 +30,20 @@ def programs(tmp_path: pathlib.Path) -> str:
 
 
 def test_initdb_is_called_like_this(programs: str) -> None:
-    runner = Runner()
+    runner = runner_of()
     initdb.InitDb(runner, bin_directory=programs, os_user="postgres").make("/d", superuser="postgres")
     argv = [f"{programs}/initdb", "--pgdata", "/d", "--username", "postgres", "--auth-local=peer", "--auth-host=reject"]
     argv += ["--encoding=UTF8", "--locale=C", "--data-checksums", "--no-sync"]
-    assert runner.calls == [(argv, 120.0, "postgres")]
+    assert runner.calls == [Call(argv, 120.0, os_user="postgres")]
     with pytest.raises(ToolFailed, match="Making the instance /d"):
-        initdb.InitDb(Runner(1), bin_directory=programs, os_user=None).make("/d", superuser="me")
+        initdb.InitDb(runner_of(1), bin_directory=programs, os_user=None).make("/d", superuser="me")
 
 
 def test_pg_ctl_is_called_like_this(programs: str) -> None:
-    runner = Runner()
+    runner = runner_of()
     pg_ctl.PgCtl(runner, bin_directory=programs, os_user="postgres").start("/d", log="/l", timeout=5)
     argv = [f"{programs}/pg_ctl", "--pgdata", "/d", "--log", "/l", "--wait", "--timeout=5", "--silent", "start"]
-    assert runner.calls == [(argv, 15.0, "postgres")]
+    assert runner.calls == [Call(argv, 15.0, os_user="postgres")]
 
 
 @pytest.mark.parametrize("content", ["", "no number\n", "{pid}\n/elsewhere\n", "999999999\n"])
@@ -73,11 +56,11 @@ def test_a_number_that_is_not_the_servers_is_nobodys(tmp_path: pathlib.Path, con
 
 
 def test_a_server_that_recovers_is_not_waited_for(programs: str) -> None:
-    runner = Runner()
+    runner = runner_of()
     control = pg_ctl.PgCtl(runner, bin_directory=programs, os_user="postgres")
     control.begin("/d", log="/l")
     control.stop("/d", timeout=90.5)
     begin, stop = runner.calls
-    assert begin[0][1:] == ["--pgdata", "/d", "--log", "/l", "--no-wait", "--silent", "start"]
-    assert stop[0][1:] == ["--pgdata", "/d", "--mode=fast", "--wait", "--timeout=90", "--silent", "stop"]
-    assert (begin[2], stop[1:]) == ("postgres", (100.0, "postgres"))
+    assert begin.argv[1:] == ["--pgdata", "/d", "--log", "/l", "--no-wait", "--silent", "start"]
+    assert stop.argv[1:] == ["--pgdata", "/d", "--mode=fast", "--wait", "--timeout=90", "--silent", "stop"]
+    assert (begin.os_user, stop.timeout, stop.os_user) == ("postgres", 100.0, "postgres")

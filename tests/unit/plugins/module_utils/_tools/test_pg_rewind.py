@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import pathlib
-import typing as t
 
 import pytest
 
@@ -15,34 +14,16 @@ from ansible_collections.hms.postgres.plugins.module_utils._postgres import Conn
 from ansible_collections.hms.postgres.plugins.module_utils._tools import pg_rewind, postgres_single
 from ansible_collections.hms.postgres.plugins.module_utils._tools.pg_rewind import PgRewind, conninfo, running_on
 from ansible_collections.hms.postgres.plugins.module_utils._tools.postgres_single import PostgresSingle
+from ansible_collections.hms.postgres.tests.unit.plugins.scripted_runner import ScriptedRunner
 
 SOURCE = ConnectionParams(
     host="db2", port=5433, user="hms_replication", passfile="/etc/x/it's.pgpass", password="secret", sslmode="verify-ca"
 )
 
 
-class Runner:
-    """One scripted program."""
-
-    def __init__(self, rc: int = 0, stdout: str = "", stderr: str = "") -> None:
-        self.result = (rc, stdout, stderr)
-        self.argv: list[str] = []
-        self.input = b""
-
-    def run(
-        self,
-        argv: t.Sequence[str],
-        *,
-        timeout: float,
-        env: t.Mapping[str, str] | None = None,
-        input_data: bytes | None = None,
-        os_user: str | None = None,
-    ) -> CommandResult:
-        assert timeout > 0
-        assert env is None
-        assert os_user == "postgres"
-        self.argv, self.input = list(argv), input_data or b""
-        return CommandResult(tuple(argv), *self.result, duration=0.5)
+def runner_of(rc: int = 0, stdout: str = "", stderr: str = "") -> ScriptedRunner:
+    """Answers as told; the programs get no environment and are the server's user's."""
+    return ScriptedRunner(always=(rc, stdout, stderr), env=None, os_user="postgres")
 
 
 @pytest.fixture(autouse=True)
@@ -51,13 +32,13 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "find_program", lambda name, **_more: "/bin/" + name)
 
 
-def rewind(runner: Runner, *, archive: bool = False) -> CommandResult:
+def rewind(runner: ScriptedRunner, *, archive: bool = False) -> CommandResult:
     tool = PgRewind(runner, bin_directory="/bin", os_user="postgres")
     return tool.rewind("/data", SOURCE, config_file="/etc/pg.conf", restore_target_wal=archive, timeout=9.0)
 
 
 def test_argv_holds_no_secret() -> None:
-    runner = Runner()
+    runner = runner_of()
     rewind(runner, archive=True)
     assert runner.argv == [
         "/bin/pg_rewind", "--target-pgdata", "/data", "--source-server", conninfo(SOURCE), "--config-file",
@@ -84,7 +65,7 @@ def test_argv_holds_no_secret() -> None:
 )
 def test_failures_get_a_reason(rc: int, stderr: str, reason: str) -> None:
     with pytest.raises(ToolFailed) as caught:
-        rewind(Runner(rc, "", stderr))
+        rewind(runner_of(rc, "", stderr))
     assert caught.value.reason == reason
     assert caught.value.message.startswith("pg_rewind ")
 
@@ -103,19 +84,19 @@ def test_running_on(tmp_path: pathlib.Path) -> None:
     assert running_on("/data/", proc=str(tmp_path)) == [11]
 
 
-def single(runner: Runner) -> PostgresSingle:
+def single(runner: ScriptedRunner) -> PostgresSingle:
     return PostgresSingle(runner, bin_directory="/bin", os_user="postgres")
 
 
 def test_recovery_keeps_the_log_and_archives_nothing() -> None:
-    runner = Runner()
+    runner = runner_of()
     single(runner).recover("/data", config_file="/etc/pg.conf", timeout=5.0)
     text = " ".join(runner.argv)
     assert text.startswith("/bin/postgres --single -D /data -c config_file=/etc/pg.conf ")
     assert text.endswith(" template1")
     for setting in ("archive_mode=off", "wal_keep_size=1TB", "max_slot_wal_keep_size=-1"):
         assert f" -c {setting} " in text
-    assert runner.input == b""
+    assert runner.calls[0].input_data == b""
 
 
 def test_column() -> None:
@@ -124,21 +105,21 @@ def test_column() -> None:
         '\t 1: x = "5 a \\"b\\""\t(typeid = 25, len = -1, typmod = -1, byval = f)\n'
         '\t 2: y = "not this"\t(typeid = 23, len = 4, typmod = -1, byval = t)\n\t----\n'
     )
-    runner = Runner(stdout=output)
+    runner = runner_of(stdout=output)
     found = single(runner).column("/data", config_file="/c", dbname="d", sql="SELECT\n  1", timeout=5.0)
     assert found == ['5 a \\"b\\"']
-    assert runner.input == b"SELECT 1\n", "a line is a statement"
+    assert runner.calls[0].input_data == b"SELECT 1\n", "a line is a statement"
 
 
 def test_setting() -> None:
-    runner = Runner(stdout="cp %f %p\n")
+    runner = runner_of(stdout="cp %f %p\n")
     assert single(runner).setting("/data", config_file="/c", name="restore_command") == "cp %f %p"
     assert runner.argv[-2:] == ["-C", "restore_command"]
 
 
 def test_a_server_that_cannot_recover() -> None:
     with pytest.raises(ToolFailed) as caught:
-        single(Runner(1, "", "PANIC: could not locate a valid checkpoint record")).recover(
+        single(runner_of(1, "", "PANIC: could not locate a valid checkpoint record")).recover(
             "/data", config_file="/c", timeout=5.0
         )
     assert "allow_reclone" in caught.value.next_step

@@ -9,10 +9,10 @@ import typing as t
 
 import pytest
 
-from ansible_collections.hms.postgres.plugins.module_utils._command import CommandResult
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused, ToolFailed
 from ansible_collections.hms.postgres.plugins.module_utils._tools import pgbackrest
 from ansible_collections.hms.postgres.plugins.module_utils._tools.pgbackrest import PgBackRest, parse_info
+from ansible_collections.hms.postgres.tests.unit.plugins.scripted_runner import ScriptedRunner
 
 INFO: list[dict[str, t.Any]] = [
     {
@@ -50,37 +50,14 @@ INFO: list[dict[str, t.Any]] = [
 COMMON = ("--config=/etc/br.conf", "--stanza=hospital", "--log-level-console=off", "--log-level-stderr=warn")
 
 
-class Runner:
-    """Answers each call with the next of what was given."""
-
-    def __init__(self, *answers: tuple[int, str, str]) -> None:
-        self.answers = list(answers)
-        self.calls: list[tuple[str, ...]] = []
-
-    def run(
-        self,
-        argv: t.Sequence[str],
-        *,
-        timeout: float,
-        env: t.Mapping[str, str] | None = None,
-        input_data: bytes | None = None,
-        os_user: str | None = None,
-    ) -> CommandResult:
-        assert timeout > 0
-        assert (env, input_data, os_user) == (None, None, "postgres")
-        self.calls.append(tuple(argv[1:]))
-        rc, out, err = self.answers.pop(0)
-        return CommandResult(tuple(argv), rc, out, err, 0.1)
-
-
 @pytest.fixture(autouse=True)
 def _program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pgbackrest, "find_program", lambda _name, **_more: "/usr/bin/pgbackrest")
 
 
-def driver(*answers: tuple[int, str, str]) -> tuple[PgBackRest, Runner]:
+def driver(*answers: tuple[int, str, str]) -> tuple[PgBackRest, ScriptedRunner]:
     """A driver, and what it calls."""
-    runner = Runner(*answers)
+    runner = ScriptedRunner(*answers, env=None, input_data=None, os_user="postgres")
     return PgBackRest(runner, config="/etc/br.conf", stanza="hospital"), runner
 
 
@@ -127,7 +104,7 @@ def driver(*answers: tuple[int, str, str]) -> tuple[PgBackRest, Runner]:
 def test_it_is_called_like_this(call: t.Callable[[PgBackRest], object], expected: tuple[str, ...]) -> None:
     one, runner = driver((0, "", ""))
     call(one)
-    assert runner.calls == [expected]
+    assert [tuple(called.argv[1:]) for called in runner.calls] == [expected]
 
 
 @pytest.mark.parametrize(("said", "expected"), [("pgBackRest 2.45\n", (2, 45)), ("pgBackRest 2.55.1", (2, 55, 1))])
@@ -241,7 +218,7 @@ def test_a_segment_that_is_not_there_is_no_failure() -> None:
     name = "000000010000000000000009"
     one, runner = driver((0, "", ""), (1, "", ""), (41, "", "ERROR: [041]: unable to open"))
     assert one.archive_get(name, "/to", data="/data")
-    assert runner.calls[0][-4:] == ("--pg1-path=/data", "--no-archive-async", name, "/to")
+    assert runner.calls[0].argv[-4:] == ["--pg1-path=/data", "--no-archive-async", name, "/to"]
     assert not one.archive_get(name, "/to", data="/data")
     with pytest.raises(ToolFailed, match="unable to open"):
         one.archive_get(name, "/to", data="/data")

@@ -12,7 +12,6 @@ import jinja2
 import pytest
 import yaml
 
-from ansible_collections.hms.postgres.plugins.module_utils._command import CommandResult
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused, ToolFailed
 from ansible_collections.hms.postgres.plugins.module_utils._tools import pgbackrest
 from ansible_collections.hms.postgres.plugins.module_utils._tools.pgbackrest_standby import (
@@ -20,21 +19,9 @@ from ansible_collections.hms.postgres.plugins.module_utils._tools.pgbackrest_sta
     restore_command,
     restoring_into,
 )
+from ansible_collections.hms.postgres.tests.unit.plugins.scripted_runner import ScriptedRunner
 
 DEFAULTS = pathlib.Path(__file__).parents[5] / "roles" / "postgresql" / "defaults" / "main.yml"
-
-
-class Runner:
-    """Answers each call with the next of what was given."""
-
-    def __init__(self, *answers: tuple[int, str, str]) -> None:
-        self.answers = list(answers)
-        self.calls: list[tuple[str, ...]] = []
-
-    def run(self, argv: t.Sequence[str], **_options: t.Any) -> CommandResult:
-        self.calls.append(tuple(argv))
-        rc, stdout, stderr = self.answers.pop(0)
-        return CommandResult(tuple(argv), rc, stdout, stderr, 0.1)
 
 
 @pytest.fixture(autouse=True)
@@ -42,15 +29,15 @@ def program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pgbackrest, "find_program", lambda name, **_options: f"/usr/bin/{name}")
 
 
-def tool(runner: Runner) -> PgBackRestStandby:
-    return PgBackRestStandby(t.cast("t.Any", runner), config="/etc/br.conf", stanza="hospital")
+def tool(runner: ScriptedRunner) -> PgBackRestStandby:
+    return PgBackRestStandby(runner, config="/etc/br.conf", stanza="hospital")
 
 
 @pytest.mark.parametrize(("resume", "delta"), [(True, "--delta"), (False, "--no-delta")])
 def test_what_a_restore_is_called_with(resume: bool, delta: str) -> None:
-    runner = Runner((0, "", ""))
+    runner = ScriptedRunner((0, "", ""))
     tool(runner).restore_standby("L", target="/data.clone-1", resume=resume, timeout=9)
-    assert runner.calls[0] == (
+    assert runner.calls[0].argv == [
         "/usr/bin/pgbackrest",
         "restore",
         "--config=/etc/br.conf",
@@ -62,13 +49,15 @@ def test_what_a_restore_is_called_with(resume: bool, delta: str) -> None:
         "--pg1-path=/data.clone-1",
         "--type=standby",
         delta,
-    )
+    ]
 
 
 @pytest.mark.parametrize(("rc", "kind"), [(29, ToolFailed), (50, Refused)])
 def test_a_restore_that_fails_says_where_it_stopped(rc: int, kind: type[HmsError]) -> None:
     with pytest.raises(kind) as caught:
-        tool(Runner((rc, "", "ERROR: [029]: it broke"))).restore_standby("L", target="/side", resume=False, timeout=9)
+        tool(ScriptedRunner((rc, "", "ERROR: [029]: it broke"))).restore_standby(
+            "L", target="/side", resume=False, timeout=9
+        )
     assert caught.value.phase == "clone"
     assert "/side" in caught.value.state
     assert "goes on" in caught.value.next_step
@@ -80,16 +69,16 @@ def info(*backups: dict[str, t.Any]) -> str:
 
 def test_tablespaces_are_named() -> None:
     found = info({"label": "L", "tablespace": [{"name": "fast", "oid": 1}, {"name": "big", "oid": 2}]})
-    runner = Runner((0, found, ""), (0, info({"label": "L", "tablespace": None}), ""))
+    runner = ScriptedRunner((0, found, ""), (0, info({"label": "L", "tablespace": None}), ""))
     assert tool(runner).tablespaces("L") == ["big", "fast"]
     assert tool(runner).tablespaces("L") == []
-    assert runner.calls[0][-2:] == ("--output=json", "--set=L")
+    assert runner.calls[0].argv[-2:] == ["--output=json", "--set=L"]
 
 
 @pytest.mark.parametrize("output", ["", "[]", info(), info({"tablespace": 1}), info({}, {})])
 def test_other_output_is_not_guessed_at(output: str) -> None:
     with pytest.raises(HmsError) as caught:
-        tool(Runner((0, output, ""))).tablespaces("L")
+        tool(ScriptedRunner((0, output, ""))).tablespaces("L")
     assert caught.value.reason == "unexpected_output"
 
 

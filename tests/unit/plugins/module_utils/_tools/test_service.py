@@ -15,7 +15,6 @@ import typing as t
 import pytest
 
 from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock, wait_until
-from ansible_collections.hms.postgres.plugins.module_utils._command import CommandResult
 from ansible_collections.hms.postgres.plugins.module_utils._errors import DeadlinePassed
 from ansible_collections.hms.postgres.plugins.module_utils._tools import service
 from ansible_collections.hms.postgres.plugins.module_utils._tools.service import (
@@ -28,6 +27,7 @@ from ansible_collections.hms.postgres.plugins.module_utils._tools.service import
 )
 from ansible_collections.hms.postgres.plugins.module_utils._tools.wal_files import last_written, newest_timeline
 from ansible_collections.hms.postgres.tests.unit.plugins.engine_facts import ScriptedClock
+from ansible_collections.hms.postgres.tests.unit.plugins.scripted_runner import ScriptedRunner
 
 
 @pytest.fixture
@@ -79,18 +79,7 @@ def test_one_whose_folder_was_taken_away_still_counts(tmp_path: pathlib.Path, se
     assert processes_in(str(data)) == [server.pid]
 
 
-class Runner:
-    """Notes what it is asked to run."""
-
-    def __init__(self) -> None:
-        self.ran: list[list[str]] = []
-
-    def run(self, argv: t.Sequence[str], **_more: object) -> CommandResult:
-        self.ran.append([os.path.basename(argv[0]), *argv[1:]])
-        return CommandResult(tuple(argv), 0, "", "", 0.0)
-
-
-def instance(runner: Runner, data: str) -> InstanceService:
+def instance(runner: ScriptedRunner, data: str) -> InstanceService:
     return InstanceService(runner, version=15, instance="main", data_directory=data)
 
 
@@ -108,7 +97,7 @@ def test_all_are_killed_and_one_that_dies_meanwhile_is_no_error(
             raise ProcessLookupError
 
     monkeypatch.setattr(os, "kill", kill)
-    assert instance(Runner(), str(tmp_path)).kill_all(clock=ScriptedClock(), timeout=1.0) == [11, 12]
+    assert instance(ScriptedRunner(), str(tmp_path)).kill_all(clock=ScriptedClock(), timeout=1.0) == [11, 12]
     assert killed == [11, 12]
 
 
@@ -116,7 +105,7 @@ def test_one_that_can_t_be_killed_is_named(tmp_path: pathlib.Path, monkeypatch: 
     monkeypatch.setattr(service, "processes_in", lambda _data: [11])
     monkeypatch.setattr(os, "kill", lambda _pid, _number: None)
     with pytest.raises(DeadlinePassed, match=r"survived SIGKILL for 1 seconds: \[11\]") as caught:
-        instance(Runner(), str(tmp_path)).kill_all(clock=ScriptedClock(), timeout=1.0)
+        instance(ScriptedRunner(), str(tmp_path)).kill_all(clock=ScriptedClock(), timeout=1.0)
     assert "Power the host off" in caught.value.next_step
 
 
@@ -138,7 +127,7 @@ def test_it_is_started_the_way_of_the_machine(
 ) -> None:
     monkeypatch.setattr(service, "systemd_runs", lambda: systemd)
     monkeypatch.setattr(service, "find_program", lambda name: name)
-    runner = Runner()
+    runner = ScriptedRunner(always=(0, "", ""))
     instance(runner, str(tmp_path)).start(timeout=5.0)
     assert runner.ran == expected
 

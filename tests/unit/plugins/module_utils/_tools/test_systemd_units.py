@@ -6,13 +6,11 @@
 
 from __future__ import annotations
 
-import typing as t
-
 import pytest
 
-from ansible_collections.hms.postgres.plugins.module_utils._command import CommandResult
 from ansible_collections.hms.postgres.plugins.module_utils._errors import ToolFailed
 from ansible_collections.hms.postgres.plugins.module_utils._tools.systemd_units import Systemctl, is_unit, parse
+from ansible_collections.hms.postgres.tests.unit.plugins.scripted_runner import ScriptedRunner
 
 # systemd 252 and 257: properties that a kind of unit lacks are left out, and so is Job while there is none
 RUNNING = "Result=success\nNRestarts=0\nLoadState=loaded\nActiveState=active\nSubState=running\n"
@@ -74,28 +72,20 @@ def test_what_is_no_name_of_a_unit(name: str) -> None:
     assert not is_unit(name)
 
 
-class Runner:
-    """Notes what is run."""
-
-    def __init__(self, rc: int = 0, stdout: str = "") -> None:
-        self.ran: list[list[str]] = []
-        self._rc, self._stdout = rc, stdout
-
-    def run(self, argv: t.Sequence[str], *, timeout: float, **_more: t.Any) -> CommandResult:
-        assert timeout > 0
-        self.ran.append(list(argv))
-        return CommandResult(tuple(argv), self._rc, self._stdout, "Access denied", 0.1)
+def runner_of(rc: int = 0, stdout: str = "") -> ScriptedRunner:
+    """Answers as told."""
+    return ScriptedRunner(always=(rc, stdout, "Access denied"))
 
 
 def test_what_systemctl_is_told() -> None:
-    runner = Runner(stdout=RUNNING)
+    runner = runner_of(stdout=RUNNING)
     systemctl = Systemctl(runner, "/bin/systemctl")
     assert systemctl.there
     assert systemctl.show("web.service").up
     systemctl.stop("web.service")
     systemctl.start("web.service")
     properties = "--property=LoadState,ActiveState,SubState,Result,Job,NRestarts"
-    assert runner.ran == [
+    assert [call.argv for call in runner.calls] == [
         ["/bin/systemctl", "show", "--no-pager", properties, "--", "web.service"],
         ["/bin/systemctl", "stop", "--no-block", "--", "web.service"],
         ["/bin/systemctl", "reset-failed", "--", "web.service"],
@@ -106,4 +96,4 @@ def test_what_systemctl_is_told() -> None:
 @pytest.mark.parametrize("verb", ["show", "stop", "start"])
 def test_what_it_refuses_is_told(verb: str) -> None:
     with pytest.raises(ToolFailed, match=r"web\.service failed: systemctl ended with 4: Access denied"):
-        getattr(Systemctl(Runner(rc=4), "/bin/systemctl"), verb)("web.service")
+        getattr(Systemctl(runner_of(rc=4), "/bin/systemctl"), verb)("web.service")
