@@ -9,6 +9,8 @@ from __future__ import annotations
 import pathlib
 import typing as t
 
+import pytest
+
 from ansible_collections.hms.postgres.plugins.module_utils._errors import ConnectionFailed, HmsError
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.fleet import Answer, Fleet, Pending
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.operation import Asked, Operation
@@ -97,3 +99,44 @@ def operation(fleet: ScriptedFleet, directory: pathlib.Path, clock: ScriptedCloc
     """An operation in a folder of the test's own."""
     asked = Asked("me@here", "hospital", "staging", {})
     return Operation(identifier=ID, kind=kind, directory=str(directory), asked=asked, fleet=fleet, clock=clock)
+
+
+class ScriptedRun:
+    """One operation at work. `fails` says who answers what instead, once: an error, other values, or nothing any more.
+
+    A kind of operation tells what its hosts answer otherwise, to ``verb@host`` or to a verb, and how it goes.
+    """
+
+    kind: t.ClassVar[str]
+    hosts: t.ClassVar[tuple[str, ...]] = ("db1", "db2", "bouncer1", "bouncer2")
+    answers: t.ClassVar[t.Mapping[str, dict[str, t.Any]]] = {}
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self.fails: dict[str, Say] = {}
+        self.clock = ScriptedClock()
+        self.fleet = ScriptedFleet(self.hosts, self.say, self.clock)
+        self.operation = operation(self.fleet, directory, self.clock, self.kind)
+        self.operation.lock(self.hosts, patience=1.0)
+        self.fleet.told.clear()
+        self.fleet.arguments.clear()
+
+    def say(self, host: str, verb: str, args: dict[str, t.Any]) -> Say:
+        told = f"{verb}@{host}"
+        return self.fails.pop(told) if told in self.fails else self.answer(told, verb, args)
+
+    def answer(self, told: str, verb: str, _args: dict[str, t.Any]) -> Say:
+        """What a host says that is well."""
+        return dict(self.answers.get(told, self.answers.get(verb, {})))
+
+    def go(self) -> object:
+        raise NotImplementedError
+
+    def fail(self) -> HmsError:
+        """Its error, when it goes and fails."""
+        with pytest.raises(HmsError) as caught:
+            self.go()
+        assert not self.operation.committed
+        return caught.value
+
+    def close(self) -> None:
+        self.operation.journal.close()

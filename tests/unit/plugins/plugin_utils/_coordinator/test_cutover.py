@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
 import typing as t
@@ -21,14 +22,8 @@ from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator import c
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.course import Job
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.cutover_task import run_pitr_cutover
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.overview import Site
-from ansible_collections.hms.postgres.tests.unit.plugins.engine_facts import ScriptedClock
-from ansible_collections.hms.postgres.tests.unit.plugins.plugin_utils._coordinator.scripted_fleet import (
-    Say,
-    ScriptedFleet,
-    operation,
-)
+from ansible_collections.hms.postgres.tests.unit.plugins.plugin_utils._coordinator.scripted_fleet import ScriptedRun
 
-HOSTS = ("db1", "db2", "bouncer1", "bouncer2")
 PLAN = CutoverPlan(
     "cutover",
     "",
@@ -59,40 +54,20 @@ ANSWERS: dict[str, dict[str, t.Any]] = {
 }
 
 
-class Run:
-    """One cutover at work. `fails` says who answers what instead: an error, other values, or nothing any more."""
+class Run(ScriptedRun):
+    """One cutover at work."""
 
-    def __init__(self, directory: pathlib.Path) -> None:
-        self.fails: dict[str, t.Any] = {}
-        self.clock = ScriptedClock()
-        self.fleet = ScriptedFleet(HOSTS, self.say, self.clock)
-        self.operation = operation(self.fleet, directory, self.clock, "cutover")
-        self.operation.lock(HOSTS, patience=1.0)
-        self.fleet.told.clear()
-        self.fleet.arguments.clear()
-
-    def say(self, host: str, verb: str, _args: dict[str, t.Any]) -> Say:
-        told = f"{verb}@{host}"
-        if told in self.fails:
-            said: Say = self.fails.pop(told)
-            return said
-        return dict(ANSWERS.get(told, ANSWERS.get(verb, {})))
+    kind = "cutover"
+    answers = ANSWERS
 
     def go(self) -> cutover.Exchanged:
         return cutover.execute(self.operation, PLAN, CutoverRequest(), EXCHANGE)
 
-    def fail(self) -> HmsError:
-        with pytest.raises(HmsError) as caught:
-            self.go()
-        assert not self.operation.committed
-        return caught.value
-
 
 @pytest.fixture
 def run(tmp_path: pathlib.Path) -> t.Iterator[Run]:
-    made = Run(tmp_path)
-    yield made
-    made.operation.journal.close()
+    with contextlib.closing(Run(tmp_path)) as made:
+        yield made
 
 
 def test_everything_slow_comes_before(run: Run) -> None:

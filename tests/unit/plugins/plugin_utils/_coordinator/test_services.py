@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import typing as t
 
@@ -20,11 +21,9 @@ from ansible_collections.hms.postgres.plugins.module_utils._cluster.swap_model i
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator import services, swap_task
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.overview import Site
-from ansible_collections.hms.postgres.tests.unit.plugins.engine_facts import ScriptedClock
 from ansible_collections.hms.postgres.tests.unit.plugins.plugin_utils._coordinator.scripted_fleet import (
     Say,
-    ScriptedFleet,
-    operation,
+    ScriptedRun,
 )
 
 WEB, WORKER = Service("app1", "web.service"), Service("app2", "worker.service")
@@ -34,29 +33,20 @@ STOP = ["stop_units@app1", "stop_units@app2"]
 START = ["start_units@app2", "start_units@app1"]
 SETTLE = ["settle_units@app2", "settle_units@app1"]
 FAILED = HmsError("it failed", next_step="See why.")
+RUNS = {"load": "loaded", "active": "active", "sub": "running"}
 
 
-class Run:
-    """`says` holds what a host says instead, the first time."""
+class Run(ScriptedRun):
+    """The services of a swap."""
 
-    def __init__(self, directory: pathlib.Path) -> None:
-        self.says: dict[str, t.Any] = {}
-        self.clock = ScriptedClock()
-        self.fleet = ScriptedFleet(("app1", "app2"), self.say, self.clock)
-        self.operation = operation(self.fleet, directory, self.clock, "swap")
-        self.operation.lock(("app1", "app2"), patience=1.0)
-        self.fleet.told.clear()
-        self.fleet.arguments.clear()
-        self.state = {"load": "loaded", "active": "active", "sub": "running"}
+    kind = "swap"
+    hosts = ("app1", "app2")
 
-    def say(self, host: str, verb: str, args: dict[str, t.Any]) -> Say:
-        if f"{verb}@{host}" in self.says:
-            said: Say = self.says.pop(f"{verb}@{host}")
-            return said
+    def answer(self, _told: str, verb: str, args: dict[str, t.Any]) -> Say:
         if verb == "lock":
             return {"holder": None}
         if verb == "look_units":
-            return {"units": [{"unit": unit, **self.state} for unit in args["units"]], "left": [], "left_by": ""}
+            return {"units": [{"unit": unit, **RUNS} for unit in args["units"]], "left": [], "left_by": ""}
         return {"failed": {}, "restarts": dict.fromkeys(args.get("units", ()), 0)}
 
     def start(self) -> dict[Service, str]:
@@ -65,9 +55,8 @@ class Run:
 
 @pytest.fixture
 def run(tmp_path: pathlib.Path) -> t.Iterator[Run]:
-    made = Run(tmp_path)
-    yield made
-    made.operation.journal.close()
+    with contextlib.closing(Run(tmp_path)) as made:
+        yield made
 
 
 def test_stopped_in_order_started_in_the_other(run: Run) -> None:
@@ -79,7 +68,7 @@ def test_stopped_in_order_started_in_the_other(run: Run) -> None:
 
 
 def test_one_that_fails_keeps_no_other_from_starting_and_is_named(run: Run) -> None:
-    run.says = {"start_units@app2": {"failed": {"worker.service": "it is failed (exit-code)"}, "restarts": {}}}
+    run.fails = {"start_units@app2": {"failed": {"worker.service": "it is failed (exit-code)"}, "restarts": {}}}
     found = run.start()
     assert found == {WORKER: "it is failed (exit-code)"}
     assert run.fleet.told == [*START, "settle_units@app1"]
@@ -92,33 +81,33 @@ def test_one_that_fails_keeps_no_other_from_starting_and_is_named(run: Run) -> N
 
 
 def test_one_that_ends_at_once_is_seen(run: Run) -> None:
-    run.says = {"settle_units@app1": {"failed": {"web.service": "1 s after its start it is failed"}}}
+    run.fails = {"settle_units@app1": {"failed": {"web.service": "1 s after its start it is failed"}}}
     assert run.start() == {WEB: "1 s after its start it is failed"}
-    run.says = {"settle_units@app1": FAILED}
+    run.fails = {"settle_units@app1": FAILED}
     assert run.start()[WEB] == "it was started, and could not be asked about again: it failed"
 
 
 def test_a_lost_agent_is_started_again(run: Run) -> None:
-    run.says = {"start_units@app1": None}
+    run.fails = {"start_units@app1": None}
     run.fleet.revives = {"app1"}
     assert run.start() == {}
     assert run.fleet.told == [*START, "reopen@app1", "lock@app1", "start_units@app1", *SETTLE]
 
 
 def test_one_that_stays_lost_is_told(run: Run) -> None:
-    run.says = {"start_units@app1": None}
+    run.fails = {"start_units@app1": None}
     assert run.start() == {WEB: "the line to the host is lost; if its agent lives, it starts it alone"}
 
 
 def test_after_a_failure_they_are_started_and_the_error_says_so(run: Run) -> None:
-    run.says = {"stop_units@app2": FAILED}
+    run.fails = {"stop_units@app2": FAILED}
     with pytest.raises(HmsError) as caught:
         services.stop(run.operation, PLAN, REQUEST)
     services.after_failure(run.operation, PLAN, REQUEST, caught.value)
     assert run.fleet.told == [*STOP, *START, *SETTLE]
     assert caught.value.phase == "services"
     assert caught.value.state.endswith("no client was held. The services that were stopped run again.")
-    run.says = {"start_units@app1": FAILED}
+    run.fails = {"start_units@app1": FAILED}
     services.after_failure(run.operation, PLAN, REQUEST, caught.value)
     assert "Not started again: web.service on app1: it failed." in caught.value.state
     assert caught.value.next_step.startswith("See why. See journalctl -u web.service on app1.")
@@ -133,11 +122,11 @@ def test_without_services_nothing_is_said(run: Run) -> None:
 
 
 def test_hosts_are_looked_at_once_each(run: Run) -> None:
-    run.says = {"look_units@app2": FAILED}
+    run.fails = {"look_units@app2": FAILED}
     found = services.look(run.fleet, REQUEST)
     assert [(each.host, each.error) for each in found] == [("app1", ""), ("app2", "it failed")]
     assert found[0].unit("web.service") is not None
-    run.says = {"look_units@app1": None}
+    run.fails = {"look_units@app1": None}
     services.look(run.fleet, REQUEST)
     assert services.look(run.fleet, REQUEST)[0] == HostUnits("app1", error="the line closed")
 

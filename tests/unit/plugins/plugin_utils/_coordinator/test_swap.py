@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
 import typing as t
@@ -16,13 +17,8 @@ from ansible_collections.hms.postgres.plugins.module_utils._cluster.swap_model i
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator import swap, swap_task
 from ansible_collections.hms.postgres.tests.unit.plugins.engine_facts import ScriptedClock
-from ansible_collections.hms.postgres.tests.unit.plugins.plugin_utils._coordinator.scripted_fleet import (
-    Say,
-    ScriptedFleet,
-    operation,
-)
+from ansible_collections.hms.postgres.tests.unit.plugins.plugin_utils._coordinator.scripted_fleet import ScriptedRun
 
-HOSTS = ("db1", "db2", "bouncer1", "bouncer2")
 PLAN = SwapPlan(
     "swap",
     "",
@@ -55,40 +51,20 @@ ANSWERS: dict[str, dict[str, t.Any]] = {
 FAILED = HmsError("it failed")
 
 
-class Run:
-    """One swap at work. `fails` says who answers what instead: an error, other values, or nothing any more."""
+class Run(ScriptedRun):
+    """One swap at work."""
 
-    def __init__(self, directory: pathlib.Path) -> None:
-        self.fails: dict[str, t.Any] = {}
-        self.clock = ScriptedClock()
-        self.fleet = ScriptedFleet(HOSTS, self.say, self.clock)
-        self.operation = operation(self.fleet, directory, self.clock, "swap")
-        self.operation.lock(HOSTS, patience=1.0)
-        self.fleet.told.clear()
-        self.fleet.arguments.clear()
-
-    def say(self, host: str, verb: str, _args: dict[str, t.Any]) -> Say:
-        told = f"{verb}@{host}"
-        if told in self.fails:
-            said: Say = self.fails.pop(told)
-            return said
-        return dict(ANSWERS.get(told, ANSWERS.get(verb, {})))
+    kind = "swap"
+    answers = ANSWERS
 
     def go(self) -> swap.Swapped:
         return swap.execute(self.operation, PLAN, REQUEST)
 
-    def fail(self) -> HmsError:
-        with pytest.raises(HmsError) as caught:
-            self.go()
-        assert not self.operation.committed
-        return caught.value
-
 
 @pytest.fixture
 def run(tmp_path: pathlib.Path) -> t.Iterator[Run]:
-    made = Run(tmp_path)
-    yield made
-    made.operation.journal.close()
+    with contextlib.closing(Run(tmp_path)) as made:
+        yield made
 
 
 def test_all_hold_then_both_are_renamed_then_all_go_on(run: Run) -> None:
