@@ -6,24 +6,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
+import functools
 import json
-import os
 import pathlib
-import subprocess
-import sys
-import time
 import typing as t
 
 from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.cutover_model import CutoverRequest
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.course import Job, Report
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.cutover_run import run_cutover
-from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.overview import Site
 from ansible_collections.hms.postgres.tests.real import pgbackrest_site
-from ansible_collections.hms.postgres.tests.real.engine_hosts import HERE, Child, Database, Writer
-from ansible_collections.hms.postgres.tests.real.engine_site import CLUSTER, EngineSite, bundle
+from ansible_collections.hms.postgres.tests.real.engine_hosts import Child, Database, Writer
+from ansible_collections.hms.postgres.tests.real.engine_site import EngineSite
 from ansible_collections.hms.postgres.tests.real.lab import Lab, until
 from ansible_collections.hms.postgres.tests.real.pitr_site import History, Moment, Recovery
 
@@ -81,20 +76,8 @@ class CutoverSite(EngineSite):
     # -- working ---------------------------------------------------------------------------------------------------
 
     def cutover_job(self, **wishes: t.Any) -> Job[CutoverRequest]:
-        fields = {field.name for field in dataclasses.fields(Job)}
-        mine = {key: wishes.pop(key) for key in list(wishes) if key in fields}
         stamp = f"{datetime.datetime.now(datetime.timezone.utc):%Y%m%dT%H%M%S.%fZ}"
-        job = Job(
-            request=CutoverRequest(**{"stamp": stamp, **wishes}),
-            site=Site(CLUSTER, "staging", tuple(self.databases), tuple(self.bouncers)),
-            lines=self.lines(),
-            bundle=bundle(),
-            by="tester@here",
-            records_directory=str(self.records),
-            parameters={},
-            version="0",
-        )
-        return dataclasses.replace(job, **mine)
+        return self.ordered(functools.partial(CutoverRequest, stamp=stamp), wishes)
 
     def cutover(self, *, check_mode: bool = False, **wishes: t.Any) -> Report:
         """Cut over in this process."""
@@ -102,28 +85,7 @@ class CutoverSite(EngineSite):
 
     def cutover_child(self, *, moment: str = "", accident: t.Any = None, **wishes: t.Any) -> Child:
         """The same in a process of its own, to which something happens at the `moment` (see engine_child.py)."""
-        output = self.folder / f"child-{time.monotonic_ns()}"
-        mark = output.with_suffix(".mark")
-        job = self.cutover_job(**wishes)
-        wish = {
-            "request": dataclasses.asdict(job.request),
-            "site": list(job.site),
-            "lines": [[line.host, list(line.argv)] for line in job.lines],
-            "by": job.by,
-            "records_directory": job.records_directory,
-            "accident": {"moment": moment, "mark": str(mark), **(accident or {})} if moment else {},
-        }
-        environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1] / ".collections")}
-        with output.open("wb") as target:
-            process = subprocess.Popen(
-                [sys.executable, str(HERE / "cutover_child.py"), json.dumps(wish)],
-                stdin=subprocess.DEVNULL,
-                stdout=target,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
-            )
-        return Child(process, output, mark)
+        return self.coordinator("cutover_child.py", self.cutover_job(**wishes), moment, accident)
 
     # -- looking ---------------------------------------------------------------------------------------------------
 

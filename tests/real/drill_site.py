@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import pathlib
-import subprocess
 import sys
 import typing as t
 
@@ -22,7 +21,8 @@ from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemC
 from ansible_collections.hms.postgres.plugins.module_utils._command import SystemRunner
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError
 from ansible_collections.hms.postgres.plugins.module_utils._module import Result
-from ansible_collections.hms.postgres.tests.real.backup_site import PASSPHRASE, ROOT
+from ansible_collections.hms.postgres.tests.real import playbooks
+from ansible_collections.hms.postgres.tests.real.backup_site import PASSPHRASE
 from ansible_collections.hms.postgres.tests.real.restore_site import RestoreSite
 
 ENCRYPTION = {"passphrase": PASSPHRASE}
@@ -86,20 +86,9 @@ class DrillSite(RestoreSite):
         groups: dict[str, t.Any] = {"database": {"hosts": {"db1": {}}}, "bouncer": {"hosts": {"bouncer1": {}}}}
         hosts = {"all": {"vars": known, "children": groups}}
         (self.folder / "hosts.json").write_text(json.dumps(hosts))
-        program = str(pathlib.Path(sys.executable).with_name("ansible-playbook"))
-        argv = [program, "-i", f"{self.folder}/hosts.json", f"playbooks/{playbook}.yml", "-e", json.dumps(variables)]
-        environment = {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "LC_ALL": "C.UTF-8"}
-        done = subprocess.run(
-            [*argv, *options],
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == rc, done.stdout + done.stderr
-        return " ".join((done.stdout + done.stderr).split())
+        given = ("-e", json.dumps(variables), *options)
+        path = f"playbooks/{playbook}.yml"
+        return " ".join(playbooks.play(self.folder / "hosts.json", path, *given, rc=rc, seconds=120).split())
 
     def listed(self) -> dict[str, dict[str, t.Any]]:
         """The list of backups, as the module gives it."""

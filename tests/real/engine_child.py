@@ -31,6 +31,7 @@ from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.line imp
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.operation import Operation
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.overview import Site
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.run import run
+from ansible_collections.hms.postgres.tests.real.lab import signal_all
 
 
 def happen(accident: t.Mapping[str, t.Any]) -> None:
@@ -40,8 +41,8 @@ def happen(accident: t.Mapping[str, t.Any]) -> None:
         return
     for path in accident.get("stop", []):
         os.kill(int(pathlib.Path(path).read_text()), signal.SIGSTOP)
-    for pid in [*with_last_argument(accident.get("kill", "")), *working_in(accident.get("killall", ""))]:
-        os.kill(pid, signal.SIGKILL)
+    found = [*with_last_argument(accident.get("kill", "")), *working_in(accident.get("killall", ""))]
+    signal_all(found, signal.SIGKILL)
     if "run" in accident:
         subprocess.run(accident["run"], check=True, timeout=60)
     mark.touch()

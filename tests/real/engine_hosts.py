@@ -17,7 +17,14 @@ import typing as t
 
 import psycopg
 
-from ansible_collections.hms.postgres.tests.real.lab import BINARIES, Instance, as_postgres, process_alive, until
+from ansible_collections.hms.postgres.tests.real.lab import (
+    BINARIES,
+    Instance,
+    as_postgres,
+    process_alive,
+    signal_all,
+    until,
+)
 
 HERE = pathlib.Path(__file__).resolve().parent
 PYTHON = "/usr/bin/python3"
@@ -32,6 +39,17 @@ def rows_of(conninfo: str, statement: str) -> list[dict[str, str]]:
         names = [column.name for column in cursor.description or ()]
         found = cursor.fetchall() if names else []
     return [dict(zip(names, ["" if value is None else str(value) for value in row])) for row in found]
+
+
+def agents_with(argument: str) -> list[int]:
+    """Living agents, and what waits for them: whoever has this as the last word of its command line."""
+    found = []
+    for entry in pathlib.Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            argv = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
+            if argv[-2:-1] == [argument.encode()] and argv[0] == PYTHON.encode() and process_alive(int(entry.name)):
+                found.append(int(entry.name))
+    return sorted(found)
 
 
 class Host:
@@ -102,9 +120,7 @@ class Database(Host):
 
     def signal(self, number: int) -> None:
         """A signal to all processes of the instance at once."""
-        for pid in self.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        signal_all(self.processes(), number)
 
     def kill(self) -> None:
         """kill -9 of everything: the power cord."""

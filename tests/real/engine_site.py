@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -23,7 +24,7 @@ from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemC
 from ansible_collections.hms.postgres.plugins.module_utils._cluster import databases_file
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.plan import Operation, Request
 from ansible_collections.hms.postgres.plugins.plugin_utils import _bundle
-from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.course import Job, Report
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.course import Job, Report, RequestT
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.line import LineSpec, agent_command
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.overview import Site
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.run import run
@@ -37,6 +38,7 @@ from ansible_collections.hms.postgres.tests.real.engine_hosts import (
     Database,
     Host,
     Writer,
+    agents_with,
 )
 from ansible_collections.hms.postgres.tests.real.lab import (
     BINARIES,
@@ -45,7 +47,7 @@ from ansible_collections.hms.postgres.tests.real.lab import (
     Instance,
     Lab,
     as_postgres,
-    process_alive,
+    signal_all,
     until,
 )
 
@@ -278,8 +280,7 @@ class EngineSite:
         for writer in self._writers:
             writer.stop()
         for name in (*self.databases, *self.bouncers):
-            for pid in self.agents(name):
-                os.kill(pid, signal.SIGKILL)
+            signal_all(self.agents(name), signal.SIGKILL)
         for database in self.databases.values():
             database.kill()
         for bouncer in self.bouncers.values():
@@ -319,15 +320,8 @@ class EngineSite:
         return found
 
     def agents(self, host: str) -> list[int]:
-        """Agents of one host, with what waits for them: whoever has its folder as the last word of its command line."""
-        wanted = str(self.folder / host / "etc").encode()
-        found = []
-        for entry in pathlib.Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                argv = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
-                if argv[-2:-1] == [wanted] and argv[0] == PYTHON.encode() and process_alive(int(entry.name)):
-                    found.append(int(entry.name))
-        return sorted(found)
+        """Agents of one host, with what waits for them."""
+        return agents_with(str(self.folder / host / "etc"))
 
     def agents_end(self, seconds: float = 30.0) -> None:
         """Wait until no agent works any more."""
@@ -370,20 +364,23 @@ class EngineSite:
 
     def job(self, operation: Operation, candidate: str = "", **more: t.Any) -> Job[Request]:
         """A job for this site; `more` are fields of the request or of the job."""
+        request = functools.partial(Request, operation=operation, candidate=candidate)
+        return self.ordered(request, {"parameters": {"candidate": candidate}, **more})
+
+    def ordered(self, request: t.Callable[..., RequestT], wishes: t.Mapping[str, t.Any]) -> Job[RequestT]:
+        """A job of any kind for this site; `wishes` are fields of the job, or else of its request."""
         fields = {field.name for field in dataclasses.fields(Job)}
-        mine = {key: more.pop(key) for key in list(more) if key in fields}
         job = Job(
-            request=Request(operation=operation, candidate=candidate, **more),
+            request=request(**{key: value for key, value in wishes.items() if key not in fields}),
             site=Site(CLUSTER, "staging", tuple(self.databases), tuple(self.bouncers)),
             lines=self.lines(),
             bundle=bundle(),
             by="tester@here",
             records_directory=str(self.records),
-            parameters={"candidate": candidate},
+            parameters={},
             version="0",
-            command="ansible-playbook",
         )
-        return dataclasses.replace(job, **mine)
+        return dataclasses.replace(job, **{key: value for key, value in wishes.items() if key in fields})
 
     def run(self, operation: Operation, candidate: str = "", *, check_mode: bool = False, **more: t.Any) -> Report:
         """Carry an operation out in this process."""
@@ -393,23 +390,24 @@ class EngineSite:
         self, operation: Operation, candidate: str = "", *, moment: str = "", accident: t.Any = None, **more: t.Any
     ) -> Child:
         """The same in a process of its own, to which something happens at the `moment` (see engine_child.py)."""
+        return self.coordinator("engine_child.py", self.job(operation, candidate, **more), moment, accident)
+
+    def coordinator(self, program: str, job: Job[t.Any], moment: str, accident: t.Any) -> Child:
+        """A job of any kind in a process of its own."""
         output = self.folder / f"child-{time.monotonic_ns()}"
         mark = output.with_suffix(".mark")
-        happens = {"moment": moment, "mark": str(mark), **(accident or {})} if moment else {}
-        job = self.job(operation, candidate, **more)
         wish = {
             "request": dataclasses.asdict(job.request),
             "site": list(job.site),
             "lines": [[line.host, list(line.argv)] for line in job.lines],
             "by": job.by,
             "records_directory": job.records_directory,
-            "accident": happens,
+            "accident": {"moment": moment, "mark": str(mark), **(accident or {})} if moment else {},
         }
         environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1] / ".collections")}
-        argv = [sys.executable, str(HERE / "engine_child.py"), json.dumps(wish)]
         with output.open("wb") as target:
             process = subprocess.Popen(
-                argv,
+                [sys.executable, str(HERE / program), json.dumps(wish)],
                 stdin=subprocess.DEVNULL,
                 stdout=target,
                 stderr=subprocess.STDOUT,

@@ -14,15 +14,14 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
-import os
 import pathlib
-import subprocess
 import sys
 import typing as t
 
 import yaml
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from ansible_collections.hms.postgres.tests.real import playbooks
+
 COLLECTION = "hms.postgres."
 CONFIG = {"/etc/hms-postgres/hospital": "{{ hms_config_dir }}"}
 SITE = {"/var/lib/hms-postgres/records": "{{ lab_records }}", "environment: production": "staging"}
@@ -205,7 +204,7 @@ SCENES: dict[str, tuple[Example, ...]] = {
 
 def examples_of(module: str) -> str:
     """The text of a module's examples."""
-    tree = ast.parse((ROOT / "plugins" / "modules" / f"{module}.py").read_text(encoding="utf-8"))
+    tree = ast.parse((playbooks.ROOT / "plugins" / "modules" / f"{module}.py").read_text(encoding="utf-8"))
     for node in tree.body:
         names = [target.id for target in getattr(node, "targets", ()) if isinstance(target, ast.Name)]
         if "EXAMPLES" in names and isinstance(node, ast.Assign):
@@ -273,25 +272,9 @@ def play(scene: str, folder: pathlib.Path, hosts: t.Mapping[str, t.Any], environ
     (folder / f"{scene}-hosts.json").write_text(json.dumps(inventory))
     plays = [play_of(example) for example in SCENES[scene]]
     (folder / f"{scene}.yml").write_text(json.dumps(plays))
-    program = str(pathlib.Path(sys.executable).with_name("ansible-playbook"))
-    done = subprocess.run(
-        [program, "-i", f"{folder}/{scene}-hosts.json", f"{folder}/{scene}.yml"],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_NOCOLOR": "1",
-            "LC_ALL": "C.UTF-8",
-            "HOME": str(folder),
-            **environment,
-        },
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    (folder / f"{scene}.log").write_text(done.stdout + done.stderr)
+    files = (folder / f"{scene}-hosts.json", folder / f"{scene}.yml")
+    printed = playbooks.play(*files, seconds=200, environment={"HOME": str(folder), **environment})
+    (folder / f"{scene}.log").write_text(printed)
 
 
 def outcome(scene: str, example: Example, folder: pathlib.Path) -> dict[str, list[dict[str, t.Any]]]:

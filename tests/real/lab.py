@@ -34,6 +34,13 @@ REPLICATION_PASSWORD = "replication of the lab"
 _STALE = re.compile(rf"^{NAME}(?P<pid>\d+)n\d+$")
 
 
+def signal_all(pids: t.Iterable[int], number: int) -> None:
+    """A signal to each of them; one that has ended by itself meanwhile is no failure."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
 def missing() -> str:
     """What this machine lacks for real tests, '' when it has everything."""
     if os.geteuid() != 0:
@@ -181,9 +188,7 @@ class Instance:
         pid = self.pid
         assert pid is not None, f"{self.name} is down"
         found = run("pgrep", "-P", str(pid), check=False).split()
-        for victim in [pid, *(int(child) for child in found)]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(victim, signal.SIGKILL)
+        signal_all([pid, *(int(child) for child in found)], signal.SIGKILL)
         until(lambda: not process_alive(pid), f"{self.name} is dead")
 
     def promote(self) -> None:

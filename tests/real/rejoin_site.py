@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -24,6 +23,7 @@ from ansible_collections.hms.postgres.tests.real.lab import (
     Lab,
     as_postgres,
     process_alive,
+    signal_all,
     until,
 )
 
@@ -96,9 +96,7 @@ class Member:
 
     def kill(self) -> None:
         """The power cord: nobody gets to finish anything."""
-        for pid in self.processes():
-            with contextlib.suppress(ProcessLookupError):  # a child may have ended by itself
-                os.kill(pid, signal.SIGKILL)
+        signal_all(self.processes(), signal.SIGKILL)
         until(lambda: not self.processes(), f"{self.name} is dead")
 
     def promote(self) -> None:

@@ -8,6 +8,7 @@ systemctl. What it says comes from /proc and from the writers' own ledgers, not 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -23,8 +24,8 @@ from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.line imp
     agent_command,
     services_command,
 )
-from ansible_collections.hms.postgres.tests.real.engine_hosts import HERE, PASSWORD, PYTHON
-from ansible_collections.hms.postgres.tests.real.lab import Lab, process_alive, until
+from ansible_collections.hms.postgres.tests.real.engine_hosts import HERE, PASSWORD, PYTHON, agents_with
+from ansible_collections.hms.postgres.tests.real.lab import Lab, process_alive, signal_all, until
 from ansible_collections.hms.postgres.tests.real.swap_site import LIVE, SwapSite
 
 WEB, WORKER = Service("app1", "web.service"), Service("app2", "worker.service")
@@ -80,20 +81,12 @@ class App:
 
     def agents(self) -> list[int]:
         """Agents at work here."""
-        found = []
-        for entry in pathlib.Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                argv = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
-                if argv[-2:-1] == [str(self.state).encode()] and argv[0] == PYTHON.encode():
-                    found.append(int(entry.name))
-        return [pid for pid in found if process_alive(pid)]
+        return agents_with(str(self.state))
 
     def end(self) -> None:
-        for pid in self.agents():
-            os.kill(pid, signal.SIGKILL)
-        for path in self.units.glob("*.json"):
-            if pid := self.pid(path.stem):
-                os.kill(pid, signal.SIGKILL)
+        signal_all(self.agents(), signal.SIGKILL)
+        pids = [self.pid(path.stem) for path in self.units.glob("*.json")]
+        signal_all([pid for pid in pids if pid], signal.SIGKILL)
 
 
 class ServicesSite(SwapSite):
@@ -161,9 +154,8 @@ class ServicesSite(SwapSite):
             if name in relays:
                 argv = (PYTHON, str(HERE / "engine_relay.py"), str(relays[name]), *argv)
             specs.append(LineSpec(name, argv))
-        values = {field: getattr(made, field) for field in made.__dataclass_fields__}
         site = made.site._replace(services=("app1", "app2"))
-        return Job(**{**values, "lines": tuple(specs), "site": site})
+        return dataclasses.replace(made, lines=tuple(specs), site=site)
 
     def _line(self, spec: LineSpec) -> LineSpec:
         """The bouncer's agent is told of the stand-in too."""

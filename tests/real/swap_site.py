@@ -7,13 +7,7 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
-import json
-import os
-import subprocess
-import sys
-import time
 import typing as t
 
 import psycopg
@@ -22,10 +16,8 @@ from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemC
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.swap_model import SwapRequest
 from ansible_collections.hms.postgres.plugins.module_utils._postgres import quote_identifier, quote_literal
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.course import Job, Report
-from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.overview import Site
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.swap_run import run_swap
 from ansible_collections.hms.postgres.tests.real.engine_hosts import (
-    HERE,
     PASSWORD,
     PROCESSES,
     Child,
@@ -33,7 +25,7 @@ from ansible_collections.hms.postgres.tests.real.engine_hosts import (
     Writer,
     rows_of,
 )
-from ansible_collections.hms.postgres.tests.real.engine_site import CLUSTER, SCHEMA, EngineSite, bundle
+from ansible_collections.hms.postgres.tests.real.engine_site import SCHEMA, EngineSite
 from ansible_collections.hms.postgres.tests.real.lab import Lab
 
 LIVE = "hospital"
@@ -119,19 +111,7 @@ class SwapSite(EngineSite):
         return SwapRequest(**{**base, **wishes})
 
     def swap_job(self, **wishes: t.Any) -> Job[SwapRequest]:
-        fields = {field.name for field in dataclasses.fields(Job)}
-        mine = {key: wishes.pop(key) for key in list(wishes) if key in fields}
-        job = Job(
-            request=self.request(**wishes),
-            site=Site(CLUSTER, "staging", tuple(self.databases), tuple(self.bouncers)),
-            lines=self.lines(),
-            bundle=bundle(),
-            by="tester@here",
-            records_directory=str(self.records),
-            parameters={},
-            version="0",
-        )
-        return dataclasses.replace(job, **mine)
+        return self.ordered(self.request, wishes)
 
     def swap(self, *, check_mode: bool = False, **wishes: t.Any) -> Report:
         """Swap in this process."""
@@ -139,28 +119,7 @@ class SwapSite(EngineSite):
 
     def swap_child(self, *, moment: str = "", accident: t.Any = None, **wishes: t.Any) -> Child:
         """The same in a process of its own, to which something happens at the `moment` (see engine_child.py)."""
-        output = self.folder / f"child-{time.monotonic_ns()}"
-        mark = output.with_suffix(".mark")
-        job = self.swap_job(**wishes)
-        wish = {
-            "request": dataclasses.asdict(job.request),
-            "site": list(job.site),
-            "lines": [[line.host, list(line.argv)] for line in job.lines],
-            "by": job.by,
-            "records_directory": job.records_directory,
-            "accident": {"moment": moment, "mark": str(mark), **(accident or {})} if moment else {},
-        }
-        environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1] / ".collections")}
-        with output.open("wb") as target:
-            process = subprocess.Popen(
-                [sys.executable, str(HERE / "swap_child.py"), json.dumps(wish)],
-                stdin=subprocess.DEVNULL,
-                stdout=target,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
-            )
-        return Child(process, output, mark)
+        return self.coordinator("swap_child.py", self.swap_job(**wishes), moment, accident)
 
     def catalog(self) -> str:
         """What a run that changes nothing must leave as it was: databases with their settings, roles, slots."""

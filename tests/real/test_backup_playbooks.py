@@ -10,22 +10,19 @@ The files in the stores, gpg and psql are the oracles; a bucket in a real S3 ser
 from __future__ import annotations
 
 import json
-import os
 import pathlib
-import subprocess
 import sys
 import typing as t
 
 import pytest
 
-from ansible_collections.hms.postgres.tests.real import backup_site
+from ansible_collections.hms.postgres.tests.real import backup_site, playbooks
 from ansible_collections.hms.postgres.tests.real.lab import Instance, Lab
 from ansible_collections.hms.postgres.tests.real.s3_server import S3Server
 
 # Ansible is started many times
 pytestmark = pytest.mark.timeout(900)
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 PASSPHRASE = "not-to-be-seen by anybody"
 SCHEDULE = {
     "daily": {"type": "full", "cron": "0 2 * * *", "retention": {"days": 30}},
@@ -78,13 +75,7 @@ class Cluster:
 
     def play(self, playbook: str, *options: str, rc: int = 0) -> str:
         """Run a playbook; what it printed, on one line for each of its lines."""
-        program = str(pathlib.Path(sys.executable).with_name("ansible-playbook"))
-        argv = [program, "-i", f"{self.folder}/hosts.json", f"playbooks/{playbook}.yml", *options]
-        environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "LC_ALL": "C.UTF-8"}
-        environment["ANSIBLE_NOCOLOR"] = "1"
-        done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180, check=False)
-        printed = done.stdout + done.stderr
-        assert done.returncode == rc, printed
+        printed = playbooks.play(self.folder / "hosts.json", f"playbooks/{playbook}.yml", *options, rc=rc)
         assert "not-to-be-seen" not in printed, "the passphrase was printed"
         assert self.s3["secret_access_key"] not in printed, "the secret of the bucket was printed"
         assert "[WARNING]: Using" not in printed

@@ -21,7 +21,7 @@ import psycopg
 import pytest
 
 from ansible_collections.hms.postgres.tests.real.engine_hosts import Writer
-from ansible_collections.hms.postgres.tests.real.lab import Lab, until
+from ansible_collections.hms.postgres.tests.real.lab import Lab, signal_all, until
 from ansible_collections.hms.postgres.tests.real.swap_site import (
     LIVE,
     SwapSite,
@@ -100,8 +100,7 @@ def test_what_nobody_lets_go_the_next_run_does(site: SwapSite, pair: tuple[int, 
     with contextlib.ExitStack() as frozen:
         child = site.swap_child(moment="step:swap", accident={"run": ["/bin/sh", "-c", "sleep 1"]})
         until(lambda: site.oid(LIVE) == pair[1], "it is done")
-        for pid in [*site.agents("bouncer1"), *site.agents("bouncer2"), child.pid]:
-            os.kill(pid, signal.SIGKILL)
+        signal_all([*site.agents("bouncer1"), *site.agents("bouncer2"), child.pid], signal.SIGKILL)
         frozen.callback(child.end)
     assert len(site.paused()) == 4
     report = site.swap()
@@ -124,9 +123,7 @@ def test_lines_that_fall_silent_leave_nobody_waiting(
         for writer in writers:
             writer.goes_on()
     finally:
-        for path in relays.values():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(path.read_text()), signal.SIGCONT)
+        signal_all((int(path.read_text()) for path in relays.values()), signal.SIGCONT)
     child.end()
     site.agents_end()
     run_again(site, pair)

@@ -21,7 +21,7 @@ import psycopg
 import pytest
 
 from ansible_collections.hms.postgres.tests.real.engine_hosts import Writer
-from ansible_collections.hms.postgres.tests.real.lab import Lab, until
+from ansible_collections.hms.postgres.tests.real.lab import Lab, signal_all, until
 from ansible_collections.hms.postgres.tests.real.swap_site import (
     LIVE,
     RENAMERS,
@@ -93,8 +93,7 @@ def test_killed_between_the_two_renames_nothing_of_them_is_left(
     with in_the_middle(site):
         child = site.swap_child(sessions_deadline=6.0)
         until(lambda: renaming(site), "the transaction is in the middle")
-        for pid in [child.pid] if victim == "coordinator" else site.agents(victim):
-            os.kill(pid, signal.SIGKILL)
+        signal_all([child.pid] if victim == "coordinator" else site.agents(victim), signal.SIGKILL)
         child.end()
         until(lambda: settled(site, pair), "nobody is held", seconds=10.0)
         assert site.through() == {pair[0]}

@@ -7,10 +7,7 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 import typing as t
 
 import psycopg
@@ -19,10 +16,9 @@ import pytest
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused
 from ansible_collections.hms.postgres.plugins.module_utils._postgres import ConnectionParams, connect
 from ansible_collections.hms.postgres.plugins.module_utils._tools import database_rename
+from ansible_collections.hms.postgres.tests.real import playbooks
 from ansible_collections.hms.postgres.tests.real.lab import Lab
 from ansible_collections.hms.postgres.tests.real.swap_site import LIVE, SCRATCH, SwapSite, direct
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -222,11 +218,7 @@ def test_the_task_that_a_playbook_runs(site: SwapSite, tmp_path: pathlib.Path) -
     )
 
     def play(*more: str) -> dict[str, t.Any]:
-        program = str(pathlib.Path(sys.executable).with_name("ansible-playbook"))
-        argv = [program, "-i", str(tmp_path / "hosts.yml"), str(tmp_path / "play.yml"), *more]
-        environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "LC_ALL": "C.UTF-8"}
-        done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120)
-        assert done.returncode == 0, done.stdout + done.stderr
+        playbooks.play(tmp_path / "hosts.yml", tmp_path / "play.yml", *more, seconds=120)
         found: dict[str, t.Any] = json.loads(result.read_text())
         return found
 

@@ -10,7 +10,6 @@ member leads, nothing acknowledged is lost, and running it again ends it.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pathlib
@@ -22,7 +21,7 @@ import pytest
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused
 from ansible_collections.hms.postgres.tests.real.engine_hosts import Database, Writer
 from ansible_collections.hms.postgres.tests.real.engine_site import EngineSite
-from ansible_collections.hms.postgres.tests.real.lab import Lab, until
+from ansible_collections.hms.postgres.tests.real.lab import Lab, signal_all, until
 
 
 @pytest.fixture(scope="module")
@@ -382,9 +381,7 @@ def test_a_line_that_falls_silent_leaves_nobody_waiting(
         for writer in writers:
             writer.goes_on()
     finally:
-        for path in relays.values():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(path.read_text()), signal.SIGCONT)
+        signal_all((int(path.read_text()) for path in relays.values()), signal.SIGCONT)
     child.end()
     until(site.whole, "one member leads and nobody is held", seconds=15.0)
     site.run("switchover", new.name)

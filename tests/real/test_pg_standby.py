@@ -18,7 +18,7 @@ import typing as t
 import pytest
 
 from ansible_collections.hms.postgres.plugins.module_utils._errors import DeadlinePassed, HmsError, Refused
-from ansible_collections.hms.postgres.tests.real.lab import Lab, process_alive, run, until
+from ansible_collections.hms.postgres.tests.real.lab import Lab, process_alive, run, signal_all, until
 from ansible_collections.hms.postgres.tests.real.standby_site import GRANTS, Site, beside
 
 
@@ -118,8 +118,7 @@ def test_a_killed_copy_never_looks_like_a_data_directory(site: Site) -> None:
     victim = subprocess.Popen([sys.executable, "-c", _RUN, str(site.folder("db2"))], env=environment)
     try:
         until(lambda: bool(copying_into(planned.folder)), "the copy has begun")
-        for pid in copying_into(planned.folder):
-            os.kill(pid, signal.SIGSTOP)
+        signal_all(copying_into(planned.folder), signal.SIGSTOP)
         victim.kill()
         victim.wait()
         assert beside(planned)
@@ -130,8 +129,7 @@ def test_a_killed_copy_never_looks_like_a_data_directory(site: Site) -> None:
         done = site.ensure("db2", "db1")
     finally:
         victim.kill()
-        for pid in copying_into(planned.folder):
-            os.kill(pid, signal.SIGKILL)
+        signal_all(copying_into(planned.folder), signal.SIGKILL)
     assert done.values["cloned"]
     assert beside(planned) == ["data"]
     assert copying_into(planned.folder) == []

@@ -21,7 +21,7 @@ import pytest
 from ansible_collections.hms.postgres.plugins.module_utils._errors import Refused, ToolFailed
 from ansible_collections.hms.postgres.plugins.module_utils._module import Result
 from ansible_collections.hms.postgres.tests.real import pgbackrest_site
-from ansible_collections.hms.postgres.tests.real.lab import Instance, Lab, process_alive, run, until
+from ansible_collections.hms.postgres.tests.real.lab import Instance, Lab, process_alive, run, signal_all, until
 from ansible_collections.hms.postgres.tests.real.pgbackrest_site import STANZA
 from ansible_collections.hms.postgres.tests.real.standby_site import GRANTS, Site, beside
 
@@ -200,8 +200,7 @@ def test_a_killed_restore_goes_on(site: Backed) -> None:
     victim = subprocess.Popen(argv, env=environment)
     try:
         until(lambda: bool(list(planned.folder.glob("data.clone-*/base/*/*"))), "the restore has begun")
-        for pid in restoring_into(planned.folder):
-            os.kill(pid, signal.SIGSTOP)
+        signal_all(restoring_into(planned.folder), signal.SIGSTOP)
         victim.kill()
         victim.wait()
         (left,) = planned.folder.glob("data.clone-*")
@@ -215,8 +214,7 @@ def test_a_killed_restore_goes_on(site: Backed) -> None:
         done = site.restore(name, repository)
     finally:
         victim.kill()
-        for pid in restoring_into(planned.folder):
-            os.kill(pid, signal.SIGKILL)
+        signal_all(restoring_into(planned.folder), signal.SIGKILL)
     assert done.values["cloned"]
     assert beside(planned) == ["data"]
     assert restoring_into(planned.folder) == []

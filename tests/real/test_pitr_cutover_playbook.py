@@ -6,22 +6,18 @@
 from __future__ import annotations
 
 import json
-import os
-import pathlib
-import subprocess
 import sys
 import typing as t
 
 import pytest
 
+from ansible_collections.hms.postgres.tests.real import playbooks
 from ansible_collections.hms.postgres.tests.real.cutover_site import CutoverSite
 from ansible_collections.hms.postgres.tests.real.lab import Lab
 from ansible_collections.hms.postgres.tests.real.pgbackrest_site import STANZA
 
 # Ansible is started many times
 pytestmark = pytest.mark.timeout(600)
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -61,14 +57,8 @@ def play(site: CutoverSite, *options: str, rc: int = 0, **variables: t.Any) -> s
     }
     inventory = site.folder / "hosts.json"
     inventory.write_text(json.dumps({"all": {"vars": common, "children": groups}}))
-    program = str(pathlib.Path(sys.executable).with_name("ansible-playbook"))
-    argv = [program, "-i", str(inventory), "playbooks/pitr_cutover.yml", "-e", json.dumps(variables), *options]
-    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "LC_ALL": "C.UTF-8"}
-    environment["ANSIBLE_NOCOLOR"] = "1"
-    done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    printed = done.stdout + done.stderr
-    assert done.returncode == rc, printed
-    return " ".join(printed.split())
+    given = ("-e", json.dumps(variables), *options)
+    return " ".join(playbooks.play(inventory, "playbooks/pitr_cutover.yml", *given, rc=rc, seconds=300).split())
 
 
 def changes(printed: str) -> int:

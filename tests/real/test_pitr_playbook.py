@@ -7,22 +7,19 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
-import subprocess
 import sys
 import typing as t
 
 import pytest
 
+from ansible_collections.hms.postgres.tests.real import playbooks
 from ansible_collections.hms.postgres.tests.real.lab import Lab
 from ansible_collections.hms.postgres.tests.real.pgbackrest_site import STANZA, Site, begin, make_site
 from ansible_collections.hms.postgres.tests.real.pitr_site import History, Moment, Recovery
 
 # Ansible is started many times
 pytestmark = pytest.mark.timeout(600)
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 class Host:
@@ -57,14 +54,8 @@ class Host:
 
     def play(self, *options: str, rc: int = 0, **variables: t.Any) -> str:
         """Run the playbook; what it printed, as one line."""
-        program = str(pathlib.Path(sys.executable).with_name("ansible-playbook"))
-        argv = [program, "-i", str(self.inventory), "playbooks/pitr.yml", "-e", json.dumps(variables), *options]
-        environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "LC_ALL": "C.UTF-8"}
-        environment["ANSIBLE_NOCOLOR"] = "1"
-        done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180, check=False)
-        printed = done.stdout + done.stderr
-        assert done.returncode == rc, printed
-        return " ".join(printed.split())
+        given = ("-e", json.dumps(variables), *options)
+        return " ".join(playbooks.play(self.inventory, "playbooks/pitr.yml", *given, rc=rc).split())
 
 
 @pytest.fixture(scope="module")

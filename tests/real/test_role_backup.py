@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import re
 import shlex
@@ -18,6 +17,7 @@ import typing as t
 
 import pytest
 
+from ansible_collections.hms.postgres.tests.real import playbooks
 from ansible_collections.hms.postgres.tests.real.gpg_site import Operator
 from ansible_collections.hms.postgres.tests.real.lab import VERSION, Instance, Lab, run
 from ansible_collections.hms.postgres.tests.real.s3_server import S3Server
@@ -25,7 +25,6 @@ from ansible_collections.hms.postgres.tests.real.s3_server import S3Server
 # Ansible runs four times before the first test
 pytestmark = pytest.mark.timeout(900)
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 SECRET = "not-to-be-seen-{}"
 BEFORE = [("backup", "preflight"), ("backup", "configure")]
 SERVER = [("postgresql", name) for name in ("instance", "configure", "service", "objects")]
@@ -139,15 +138,10 @@ class Site:
         inventory = {"all": {"hosts": {"db1": {**self.variables, "entries": entries, **changes}}}}
         (self.folder / "hosts.json").write_text(json.dumps(inventory))
         (self.folder / "play.yml").write_text(PLAY)
-        program = str(pathlib.Path(sys.executable).parent / "ansible-playbook")
         # not into this machine's own cron
         cron = ["-e", f"__backup_cron_file={self.cron}"]
-        argv = [program, "-i", f"{self.folder}/hosts.json", f"{self.folder}/play.yml", *cron, *options]
-        environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "LC_ALL": "C.UTF-8"}
-        environment["ANSIBLE_NOCOLOR"] = "1"
-        done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False)
-        printed = done.stdout + done.stderr
-        assert done.returncode == rc, printed
+        files = (self.folder / "hosts.json", self.folder / "play.yml")
+        printed = playbooks.play(*files, *cron, *options, rc=rc, seconds=200)
         assert "not-to-be-seen" not in printed, "a password was printed"
         assert self.variables["backup_store"]["s3"]["secret_access_key"] not in printed, "a bucket's key was printed"
         return printed

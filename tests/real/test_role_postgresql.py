@@ -7,21 +7,18 @@
 from __future__ import annotations
 
 import json
-import os
-import pathlib
 import re
-import subprocess
 import sys
 import typing as t
 
 import pytest
 
+from ansible_collections.hms.postgres.tests.real import playbooks
 from ansible_collections.hms.postgres.tests.real.lab import VERSION, Instance, Lab, run, until
 
 # Ansible runs four times before the first test
 pytestmark = pytest.mark.timeout(600)
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 ENTRIES = ("preflight", "instance", "configure", "service", "objects")
 SECRET = "not-to-be-seen-{}"
 PLAY = """
@@ -83,13 +80,7 @@ class Site:
         inventory = {"all": {"hosts": {"db1": {**self.variables, "entries": entries, **changes}}}}
         (self.folder / "hosts.json").write_text(json.dumps(inventory))
         (self.folder / "play.yml").write_text(PLAY)
-        program = str(pathlib.Path(sys.executable).parent / "ansible-playbook")
-        argv = [program, "-i", f"{self.folder}/hosts.json", f"{self.folder}/play.yml", *options]
-        environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "LC_ALL": "C.UTF-8"}
-        environment["ANSIBLE_NOCOLOR"] = "1"
-        done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
-        printed = done.stdout + done.stderr
-        assert done.returncode == rc, printed
+        printed = playbooks.play(self.folder / "hosts.json", self.folder / "play.yml", *options, rc=rc, seconds=120)
         assert "not-to-be-seen" not in printed, "a password was printed"
         assert "PRIVATE KEY" not in printed, "a key was printed"
         return printed

@@ -9,14 +9,13 @@ The units are real processes under a stand-in for systemctl (systemctl_stand_in.
 
 from __future__ import annotations
 
-import os
 import pathlib
 import signal
 import typing as t
 
 import pytest
 
-from ansible_collections.hms.postgres.tests.real.lab import Lab, until
+from ansible_collections.hms.postgres.tests.real.lab import Lab, signal_all, until
 from ansible_collections.hms.postgres.tests.real.services_site import (
     WEB,
     WORKER,
@@ -89,8 +88,7 @@ def test_what_coordinator_and_agent_left_behind_the_next_run_starts(
     child = site.swap_child(state=state, moment="step:hold_pools", accident={"run": ["/bin/sleep", "600"]})
     until(lambda: site.apps["app1"].note() == [WEB.unit] and bool(site.apps["app1"].agents()), "it is stopped")
     until(lambda: site.apps["app2"].note() == [WORKER.unit], "both are stopped")
-    for pid in [*site.apps["app1"].agents(), child.pid]:
-        os.kill(pid, signal.SIGKILL)
+    signal_all([*site.apps["app1"].agents(), child.pid], signal.SIGKILL)
     child.end()
     until(lambda: settled(site, pair), "nobody is held", seconds=15.0)
     site.agents_end()

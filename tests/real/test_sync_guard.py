@@ -10,7 +10,6 @@ psql, and the clients' own waiting, say what happened.
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import signal
 import subprocess
@@ -27,7 +26,7 @@ from ansible_collections.hms.postgres.plugins.module_utils._command import Syste
 from ansible_collections.hms.postgres.plugins.module_utils._files import HeldLock
 from ansible_collections.hms.postgres.plugins.plugin_utils import _bundle
 from ansible_collections.hms.postgres.tests.real.engine_site import EngineSite
-from ansible_collections.hms.postgres.tests.real.lab import Lab, as_postgres, until
+from ansible_collections.hms.postgres.tests.real.lab import Lab, as_postgres, signal_all, until
 from ansible_collections.hms.postgres.tests.real.rejoin_site import DATABASE, Member, Site
 from ansible_collections.hms.postgres.tests.real.rejoin_steps import rejoin
 
@@ -193,16 +192,14 @@ def test_writes_wait_then_go_on_then_are_held_again(ward: Ward) -> None:
 def test_a_standby_that_hangs_is_let_go_long_before_its_connection_times_out(ward: Ward) -> None:
     guard = ward.guard(ward.primary)
     pids = ward.standby.processes()
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+    signal_all(pids, signal.SIGSTOP)
     try:
         assert ward.write() == "waits"
         streaming = f"SELECT state FROM pg_stat_replication WHERE application_name = '{ward.standby.name}'"
         assert ward.primary.instance.sql(streaming) == "streaming", "as far as the server knows"
         until(lambda: ward.write() == "written", "writes go on", seconds=HELD + 4.0)
     finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+        signal_all(pids, signal.SIGCONT)
     until(lambda: guard.events() == ["started", "ended"], "the interval ends", seconds=30.0)
     assert ward.setting() == ward.names
 
