@@ -6,11 +6,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import json
 import pathlib
 import typing as t
+
+import pytest
 
 from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.cutover_model import CutoverRequest
@@ -108,6 +111,19 @@ class CutoverSite(EngineSite):
     def archived(self, name: str) -> None:
         """Wait until a file is in the archive."""
         until(lambda: bool(list(self.archive.archive.rglob(f"{name}*"))), f"{name} is archived")
+
+
+@pytest.fixture(scope="module")
+def alone(module_lab: Lab) -> t.Iterator[CutoverSite]:
+    """A primary with an archive, and a bouncer host with two processes."""
+    with contextlib.closing(CutoverSite(module_lab, databases=1)) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def one_writer(site: CutoverSite) -> Writer:
+    """A client, for all tests of a file."""
+    return site.writer("one", rate=30)
 
 
 def recover(site: CutoverSite) -> None:

@@ -17,6 +17,8 @@ import signal
 import sys
 import typing as t
 
+import pytest
+
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.swap_model import Service, SwapRequest
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.course import Job
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.line import (
@@ -175,16 +177,14 @@ class ServicesSite(SwapSite):
         super().close()
 
 
-@contextlib.contextmanager
-def services_site(lab: Lab) -> t.Iterator[ServicesSite]:
+@pytest.fixture(scope="module")
+def two_services(module_lab: Lab) -> t.Iterator[ServicesSite]:
     """A database host, a bouncer host, and two hosts with nothing but services."""
-    made = ServicesSite(lab)
-    try:
+    with contextlib.closing(ServicesSite(module_lab)) as made:
         yield made
-    finally:
-        made.close()
 
 
+@pytest.fixture
 def swapped_with_services(site: ServicesSite) -> t.Iterator[tuple[int, int]]:
     """The live database and one to swap in; both services run before and after, and no acknowledged write is lost."""
     for name in site.oids():

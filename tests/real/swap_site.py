@@ -11,6 +11,7 @@ import datetime
 import typing as t
 
 import psycopg
+import pytest
 
 from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.swap_model import SwapRequest
@@ -145,16 +146,20 @@ def direct(database: Database, dbname: str = LIVE, *, name: str = "reporting") -
 RENAMERS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'hms.postgres.swap'"
 
 
-@contextlib.contextmanager
-def two_bouncers(lab: Lab) -> t.Iterator[SwapSite]:
+@pytest.fixture(scope="module")
+def two_bouncers(module_lab: Lab) -> t.Iterator[SwapSite]:
     """One database host, two bouncer hosts with two processes each."""
-    made = SwapSite(lab, databases=1, bouncers=2)
-    try:
+    with contextlib.closing(SwapSite(module_lab, databases=1, bouncers=2)) as made:
         yield made
-    finally:
-        made.close()
 
 
+@pytest.fixture(scope="module")
+def two_writers(site: SwapSite) -> list[Writer]:
+    """A client on each bouncer host, for all tests of a file."""
+    return [site.writer("one", "bouncer1", rate=50), site.writer("two", "bouncer2", rate=50)]
+
+
+@pytest.fixture
 def swapped_without_loss(site: SwapSite, writers: t.Sequence[Writer]) -> t.Iterator[tuple[int, int]]:
     """The live database and one to swap in. Nobody may see an error; nothing acknowledged may be lost."""
     failed = [writer.count("failed") + writer.count("unknown") for writer in writers]

@@ -20,8 +20,8 @@ import typing as t
 import psycopg
 import pytest
 
-from ansible_collections.hms.postgres.tests.real.engine_hosts import Writer
-from ansible_collections.hms.postgres.tests.real.lab import Lab, signal_all, until
+from ansible_collections.hms.postgres.tests.real import swap_site
+from ansible_collections.hms.postgres.tests.real.lab import signal_all, until
 from ansible_collections.hms.postgres.tests.real.swap_site import (
     LIVE,
     RENAMERS,
@@ -29,28 +29,9 @@ from ansible_collections.hms.postgres.tests.real.swap_site import (
     SwapSite,
     run_again,
     settled,
-    swapped_without_loss,
-    two_bouncers,
 )
 
-
-@pytest.fixture(scope="module")
-def site(module_lab: Lab) -> t.Iterator[SwapSite]:
-    """One database host, two bouncer hosts with two processes each."""
-    with two_bouncers(module_lab) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def writers(site: SwapSite) -> list[Writer]:
-    """A client on each bouncer host, for all tests of this file."""
-    return [site.writer("one", "bouncer1", rate=50), site.writer("two", "bouncer2", rate=50)]
-
-
-@pytest.fixture
-def pair(site: SwapSite, writers: list[Writer]) -> t.Iterator[tuple[int, int]]:
-    """The live database and one to swap in. Nobody may see an error; nothing acknowledged may be lost."""
-    yield from swapped_without_loss(site, writers)
+site, writers, pair = swap_site.two_bouncers, swap_site.two_writers, swap_site.swapped_without_loss
 
 
 MOMENTS = [

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -32,11 +33,8 @@ from ansible_collections.hms.postgres.tests.real.pitr_site import Moment
 @pytest.fixture(scope="module")
 def site(module_lab: Lab) -> t.Iterator[CutoverSite]:
     """A primary with an archive, a standby, a bouncer host with two processes."""
-    made = CutoverSite(module_lab, policy="degrade")
-    try:
+    with contextlib.closing(CutoverSite(module_lab, policy="degrade")) as made:
         yield made
-    finally:
-        made.close()
 
 
 GIVEN_UP: dict[str, int] = {}

@@ -11,10 +11,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import typing as t
 
 import pytest
 
+from ansible_collections.hms.postgres.tests.real import cutover_site
 from ansible_collections.hms.postgres.tests.real.cutover_site import (
     CutoverSite,
     finished_by_another_run,
@@ -24,23 +24,9 @@ from ansible_collections.hms.postgres.tests.real.cutover_site import (
     settled,
 )
 from ansible_collections.hms.postgres.tests.real.engine_hosts import Writer
-from ansible_collections.hms.postgres.tests.real.lab import OS_USER, Lab, until
+from ansible_collections.hms.postgres.tests.real.lab import OS_USER, until
 
-
-@pytest.fixture(scope="module")
-def site(module_lab: Lab) -> t.Iterator[CutoverSite]:
-    """A primary with an archive, and a bouncer host with two processes."""
-    made = CutoverSite(module_lab, databases=1)
-    try:
-        yield made
-    finally:
-        made.close()
-
-
-@pytest.fixture(scope="module")
-def writer(site: CutoverSite) -> Writer:
-    """A client, for all tests of this file."""
-    return site.writer("one", rate=30)
+site, writer = cutover_site.alone, cutover_site.one_writer
 
 
 def power_cut(site: CutoverSite, moment: str) -> None:

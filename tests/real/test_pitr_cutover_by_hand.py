@@ -6,23 +6,13 @@
 from __future__ import annotations
 
 import re
-import typing as t
 
-import pytest
-
+from ansible_collections.hms.postgres.tests.real import cutover_site
 from ansible_collections.hms.postgres.tests.real.cutover_site import CutoverSite, recover
 from ansible_collections.hms.postgres.tests.real.engine_hosts import HERE
-from ansible_collections.hms.postgres.tests.real.lab import OS_USER, VERSION, Lab, run
+from ansible_collections.hms.postgres.tests.real.lab import OS_USER, VERSION, run
 
-
-@pytest.fixture
-def site(lab: Lab) -> t.Iterator[CutoverSite]:
-    """A primary with an archive, and a bouncer host with two processes."""
-    made = CutoverSite(lab, databases=1)
-    try:
-        yield made
-    finally:
-        made.close()
+site = cutover_site.alone
 
 
 def by_hand(site: CutoverSite) -> list[str]:

@@ -27,11 +27,8 @@ FORCED = ("no_database",)
 @pytest.fixture(scope="module")
 def site(module_lab: Lab) -> t.Iterator[SwapSite]:
     """A primary, a standby, a bouncer host."""
-    made = SwapSite(module_lab, databases=2, bouncers=1)
-    try:
+    with contextlib.closing(SwapSite(module_lab, databases=2, bouncers=1)) as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture

@@ -20,31 +20,19 @@ import pytest
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.swap_model import Service
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError
 from ansible_collections.hms.postgres.plugins.plugin_utils._report.html import render_html
-from ansible_collections.hms.postgres.tests.real.lab import Lab
+from ansible_collections.hms.postgres.tests.real import services_site
 from ansible_collections.hms.postgres.tests.real.services_site import (
     STUBBORN,
     WEB,
     WORKER,
     ServicesSite,
-    services_site,
-    swapped_with_services,
 )
 from ansible_collections.hms.postgres.tests.real.swap_site import LIVE, SCRATCH
 
 BEAT = Service("bouncer1", "beat.service")
 
 
-@pytest.fixture(scope="module")
-def site(module_lab: Lab) -> t.Iterator[ServicesSite]:
-    """A database host, a bouncer host, and two hosts with nothing but services."""
-    with services_site(module_lab) as made:
-        yield made
-
-
-@pytest.fixture
-def pair(site: ServicesSite) -> t.Iterator[tuple[int, int]]:
-    """The live database and one to swap in; both services run before and after, and no acknowledged write is lost."""
-    yield from swapped_with_services(site)
+site, pair = services_site.two_services, services_site.swapped_with_services
 
 
 def steps(record: t.Mapping[str, t.Any]) -> list[str]:

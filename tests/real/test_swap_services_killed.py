@@ -11,32 +11,19 @@ from __future__ import annotations
 
 import pathlib
 import signal
-import typing as t
 
 import pytest
 
-from ansible_collections.hms.postgres.tests.real.lab import Lab, signal_all, until
+from ansible_collections.hms.postgres.tests.real import services_site
+from ansible_collections.hms.postgres.tests.real.lab import signal_all, until
 from ansible_collections.hms.postgres.tests.real.services_site import (
     WEB,
     WORKER,
     ServicesSite,
-    services_site,
-    swapped_with_services,
 )
 from ansible_collections.hms.postgres.tests.real.swap_site import settled
 
-
-@pytest.fixture(scope="module")
-def site(module_lab: Lab) -> t.Iterator[ServicesSite]:
-    """A database host, a bouncer host, and two hosts with nothing but services."""
-    with services_site(module_lab) as made:
-        yield made
-
-
-@pytest.fixture
-def pair(site: ServicesSite) -> t.Iterator[tuple[int, int]]:
-    """The live database and one to swap in; both services run before and after, and no acknowledged write is lost."""
-    yield from swapped_with_services(site)
+site, pair = services_site.two_services, services_site.swapped_with_services
 
 
 MOMENTS = ["after:stop_units", "step:hold_pools", "after:swap", "before:start_units"]
