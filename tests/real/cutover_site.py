@@ -22,15 +22,8 @@ from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.cutover_
 from ansible_collections.hms.postgres.tests.real import pgbackrest_site
 from ansible_collections.hms.postgres.tests.real.engine_hosts import Child, Database, Writer
 from ansible_collections.hms.postgres.tests.real.engine_site import EngineSite
-from ansible_collections.hms.postgres.tests.real.lab import Lab, until
+from ansible_collections.hms.postgres.tests.real.lab import REWIND_RIGHTS, Lab, until
 from ansible_collections.hms.postgres.tests.real.pitr_site import History, Moment, Recovery
-
-REWINDING = (
-    "GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_dir(text, boolean, boolean) TO hms_replication",
-    "GRANT EXECUTE ON FUNCTION pg_catalog.pg_stat_file(text, boolean) TO hms_replication",
-    "GRANT EXECUTE ON FUNCTION pg_catalog.pg_read_binary_file(text) TO hms_replication",
-    "GRANT EXECUTE ON FUNCTION pg_catalog.pg_read_binary_file(text, bigint, bigint, boolean) TO hms_replication",
-)
 
 
 class CutoverSite(EngineSite):
@@ -45,8 +38,7 @@ class CutoverSite(EngineSite):
             database.instance.stop()
             database.start()
         self.db1 = self.databases["db1"]
-        for statement in REWINDING:
-            self.db1.sql(statement, dbname="postgres")
+        self.db1.sql(REWIND_RIGHTS, dbname="postgres")
         self.repo = pgbackrest_site.own(pgbackrest_site._made(lab.folder / "repo"))
         self.archive = pgbackrest_site.Site(lab, self.db1.instance, self.repo)
         pgbackrest_site.begin(self.archive)

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import sys
 import typing as t
 
@@ -23,6 +24,7 @@ from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsErr
 from ansible_collections.hms.postgres.plugins.module_utils._module import Result
 from ansible_collections.hms.postgres.tests.real import playbooks
 from ansible_collections.hms.postgres.tests.real.backup_site import PASSPHRASE
+from ansible_collections.hms.postgres.tests.real.lab import Instance, Lab
 from ansible_collections.hms.postgres.tests.real.restore_site import RestoreSite
 
 ENCRYPTION = {"passphrase": PASSPHRASE}
@@ -95,6 +97,15 @@ class DrillSite(RestoreSite):
         params = {"cluster": "hospital", "store": {"folder": str(self.store)}}
         found = info(params, check_mode=True, runner=SystemRunner(), clock=SystemClock())
         return {backup["id"]: backup for backup in found.values["backups"]}
+
+
+def two_databases(lab: Lab) -> Instance:
+    """A server with the databases hospital and second, and a folder that its user may use."""
+    instance = lab.primary()
+    instance.sql("CREATE DATABASE hospital")
+    instance.sql("CREATE DATABASE second")
+    shutil.chown(instance.folder, "postgres")
+    return instance
 
 
 def workers(place: pathlib.Path) -> list[str]:

@@ -31,7 +31,7 @@ from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.line imp
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.operation import Operation
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.overview import Site
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.run import run
-from ansible_collections.hms.postgres.tests.real.lab import signal_all
+from ansible_collections.hms.postgres.tests.real.lab import signal_all, working_in
 
 
 def happen(accident: t.Mapping[str, t.Any]) -> None:
@@ -57,16 +57,6 @@ def with_last_argument(word: str) -> list[int]:
         with contextlib.suppress(OSError):
             argv = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
             if argv[-2:-1] == [word.encode()] and b"python" in argv[0]:
-                found.append(int(entry.name))
-    return found
-
-
-def working_in(folder: str) -> list[int]:
-    """Processes whose working directory is `folder`."""
-    found = []
-    for entry in pathlib.Path("/proc").iterdir() if folder else ():
-        with contextlib.suppress(OSError):
-            if entry.name.isdigit() and os.readlink(entry / "cwd") == folder:
                 found.append(int(entry.name))
     return found
 

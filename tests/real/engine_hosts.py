@@ -24,6 +24,7 @@ from ansible_collections.hms.postgres.tests.real.lab import (
     process_alive,
     signal_all,
     until,
+    working_in,
 )
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -104,12 +105,7 @@ class Database(Host):
 
     def processes(self) -> list[int]:
         """Living processes of this instance."""
-        found = []
-        for entry in pathlib.Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                if entry.name.isdigit() and os.readlink(entry / "cwd") == str(self.data):
-                    found.append(int(entry.name))
-        return [pid for pid in found if process_alive(pid)]
+        return working_in(self.data)
 
     def worker(self, title: str) -> int:
         """The process of this instance whose title holds `title`, e.g. walreceiver."""

@@ -30,6 +30,11 @@ FIRST_PORT, LAST_PORT = 27000, 27999
 VERSION = max((int(path.name) for path in pathlib.Path("/usr/lib/postgresql").glob("[0-9][0-9]")), default=0)
 BINARIES = pathlib.Path(f"/usr/lib/postgresql/{VERSION}/bin")
 REPLICATION_PASSWORD = "replication of the lab"
+REWIND_RIGHTS = """
+GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_dir(text, boolean, boolean), pg_catalog.pg_stat_file(text, boolean),
+  pg_catalog.pg_read_binary_file(text), pg_catalog.pg_read_binary_file(text, bigint, bigint, boolean)
+  TO hms_replication
+"""
 
 _STALE = re.compile(rf"^{NAME}(?P<pid>\d+)n\d+$")
 
@@ -100,6 +105,16 @@ def process_alive(pid: int) -> bool:
             return source.read().rpartition(")")[2].split()[0] not in ("Z", "X")
     except (FileNotFoundError, ProcessLookupError, IndexError):
         return False
+
+
+def working_in(folder: pathlib.Path | str) -> list[int]:
+    """Living processes whose working directory is `folder`."""
+    found = []
+    for entry in pathlib.Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and os.readlink(entry / "cwd") == str(folder):
+                found.append(int(entry.name))
+    return [pid for pid in found if process_alive(pid)]
 
 
 def port_is_free(port: int) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pathlib
 import shutil
 import signal
@@ -18,13 +17,14 @@ from ansible_collections.hms.postgres.tests.real.lab import (
     BINARIES,
     OS_USER,
     REPLICATION_PASSWORD,
+    REWIND_RIGHTS,
     VERSION,
     Instance,
     Lab,
     as_postgres,
-    process_alive,
     signal_all,
     until,
+    working_in,
 )
 
 DATABASE = "hospital"
@@ -39,10 +39,7 @@ SETTINGS: dict[str, t.Any] = {
 
 _ROLES = (
     f"CREATE ROLE hms_monitor LOGIN PASSWORD '{MONITOR_PASSWORD}' IN ROLE pg_monitor",
-    "GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_dir(text, boolean, boolean) TO hms_replication",
-    "GRANT EXECUTE ON FUNCTION pg_catalog.pg_stat_file(text, boolean) TO hms_replication",
-    "GRANT EXECUTE ON FUNCTION pg_catalog.pg_read_binary_file(text) TO hms_replication",
-    "GRANT EXECUTE ON FUNCTION pg_catalog.pg_read_binary_file(text, bigint, bigint, boolean) TO hms_replication",
+    REWIND_RIGHTS,
 )
 _SCHEMA = """
 CREATE TABLE patients (id int PRIMARY KEY, name text NOT NULL);
@@ -84,15 +81,7 @@ class Member:
 
     def processes(self) -> list[int]:
         """Living processes that work in the data directory."""
-        found = []
-        for entry in pathlib.Path("/proc").iterdir():
-            try:
-                here = entry.name.isdigit() and os.readlink(entry / "cwd") == str(self.instance.data)
-            except OSError:
-                continue
-            if here and process_alive(int(entry.name)):
-                found.append(int(entry.name))
-        return found
+        return working_in(self.instance.data)
 
     def kill(self) -> None:
         """The power cord: nobody gets to finish anything."""

@@ -21,8 +21,9 @@ import pytest
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused
 from ansible_collections.hms.postgres.plugins.module_utils._module import Result
 from ansible_collections.hms.postgres.plugins.modules import pg_restore_safe
+from ansible_collections.hms.postgres.tests.real import backup_site
 from ansible_collections.hms.postgres.tests.real.backup_site import ROOT, Site
-from ansible_collections.hms.postgres.tests.real.lab import Instance
+from ansible_collections.hms.postgres.tests.real.lab import Instance, until
 
 PROPERTIES = """
 SELECT pg_get_userbyid(datdba), datconnlimit, pg_encoding_to_char(encoding), datcollate, datctype, datistemplate,
@@ -43,6 +44,19 @@ def properties(server: Instance, name: str) -> str:
 def scratches(server: Instance) -> list[str]:
     """The scratch databases that are there."""
     return server.sql("SELECT datname FROM pg_database WHERE datname LIKE 'hms_restore%' ORDER BY 1").split()
+
+
+@contextlib.contextmanager
+def untouched(server: Instance, which: str, sessions: str, *, seconds: float = 20.0) -> t.Iterator[None]:
+    """Whatever is done: `which` databases are the same afterwards, nobody is left of these `sessions`, and no key."""
+    ask = f"SELECT string_agg(datname || oid, ',' ORDER BY oid) FROM pg_database WHERE {which}"
+    count = f"SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '{sessions}'"
+    before = server.sql(ask)
+    yield
+    assert server.sql(ask) == before
+    until(lambda: server.sql(count) == "0", "the server's sessions have ended", seconds=seconds)
+    assert backup_site.remnants_in_memory(os.getpid()) == []
+    backup_site.drop(server, *scratches(server))
 
 
 def comment(server: Instance, name: str) -> str:

@@ -31,11 +31,8 @@ WEIRD = 'weird "name; drop'
 @pytest.fixture(scope="module")
 def site(module_lab: Lab) -> t.Iterator[SwapSite]:
     """A primary and a standby, two bouncer hosts with two processes each."""
-    made = SwapSite(module_lab, databases=2, bouncers=2)
-    try:
+    with contextlib.closing(SwapSite(module_lab, databases=2, bouncers=2)) as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture(autouse=True)

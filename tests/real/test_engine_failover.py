@@ -27,11 +27,8 @@ from ansible_collections.hms.postgres.tests.real.lab import Lab, process_alive, 
 @pytest.fixture(scope="module")
 def site(module_lab: Lab) -> t.Iterator[EngineSite]:
     """Two database hosts and a bouncer host with two processes."""
-    made = EngineSite(module_lab, databases=2, bouncers=1)
-    try:
+    with contextlib.closing(EngineSite(module_lab, databases=2, bouncers=1)) as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 import signal
@@ -22,11 +23,8 @@ from ansible_collections.hms.postgres.tests.real.lab import Lab, until
 @pytest.fixture(scope="module")
 def site(module_lab: Lab) -> t.Iterator[EngineSite]:
     """Three database hosts and a bouncer host with two processes."""
-    made = EngineSite(module_lab, databases=3, bouncers=1, policy="strict")
-    try:
+    with contextlib.closing(EngineSite(module_lab, databases=3, bouncers=1, policy="strict")) as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ member leads, nothing acknowledged is lost, and running it again ends it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -27,11 +28,8 @@ from ansible_collections.hms.postgres.tests.real.lab import Lab, signal_all, unt
 @pytest.fixture(scope="module")
 def site(module_lab: Lab) -> t.Iterator[EngineSite]:
     """Two database hosts, two bouncer hosts with two processes each."""
-    made = EngineSite(module_lab, databases=2, bouncers=2)
-    try:
+    with contextlib.closing(EngineSite(module_lab, databases=2, bouncers=2)) as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from ansible_collections.hms.postgres.tests.real.lab import (
     BINARIES,
     OS_USER,
     REPLICATION_PASSWORD,
+    REWIND_RIGHTS,
     VERSION,
     Instance,
     Lab,
@@ -40,10 +41,6 @@ from ansible_collections.hms.postgres.tests.real.swap_site import LIVE, SwapSite
 
 pytestmark = pytest.mark.timeout(300)
 PASSPHRASE = "the escrow's own"
-GRANTS = """
-GRANT EXECUTE ON FUNCTION pg_ls_dir(text, boolean, boolean), pg_stat_file(text, boolean), pg_read_binary_file(text),
-  pg_read_binary_file(text, bigint, bigint, boolean) TO hms_replication
-"""
 
 
 def judge(folder: pathlib.Path, scene: str, example: Example) -> None:
@@ -282,7 +279,7 @@ def engine(lab: Lab) -> t.Iterator[SwapSite]:
 def forget(site: EngineSite) -> None:
     """A site in which db2 is still to be made."""
     first, second = site.databases["db1"], site.databases["db2"]
-    first.sql(GRANTS, dbname="postgres")
+    first.sql(REWIND_RIGHTS, dbname="postgres")
     first.instance.set(synchronous_standby_names="")
     second.kill()
     second.reaped()

@@ -49,16 +49,8 @@ def site(server: Instance, tmp_path: pathlib.Path) -> RestoreSite:
 @pytest.fixture(autouse=True)
 def live_untouched(server: Instance) -> t.Iterator[None]:
     """Whatever a test does, the live databases are the same afterwards, and nobody is left."""
-    ask = "SELECT string_agg(datname || oid, ',' ORDER BY oid) FROM pg_database WHERE datname IN ('hospital', 'large')"
-    before = server.sql(ask)
-    yield
-    assert server.sql(ask) == before
-    until(
-        lambda: server.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'hms.postgres%'") == "0",
-        "the server's sessions have ended",
-    )
-    assert backup_site.remnants_in_memory(os.getpid()) == []
-    backup_site.drop(server, *restore_site.scratches(server))
+    with restore_site.untouched(server, "datname IN ('hospital', 'large')", "^hms.postgres"):
+        yield
 
 
 def test_an_artifact_cut_short_is_seen_before_anything_is_made(site: RestoreSite, server: Instance) -> None:

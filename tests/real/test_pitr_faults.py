@@ -80,11 +80,8 @@ def without(told: Told, lab: Lab, number: int, *, cut: bool = False) -> t.Iterat
         victim.write_bytes(victim.read_bytes()[:200])
     else:
         victim.unlink()
-    made = Recovery(twin, lab.folder / "side", flush_wal=False)
-    try:
+    with contextlib.closing(Recovery(twin, lab.folder / "side", flush_wal=False)) as made:
         yield made
-    finally:
-        made.close()
 
 
 def test_a_target_behind_a_missing_segment_is_refused(told: Told, lab: Lab) -> None:

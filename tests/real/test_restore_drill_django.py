@@ -15,7 +15,7 @@ import pytest
 
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError
 from ansible_collections.hms.postgres.tests.real.django_site import Application
-from ansible_collections.hms.postgres.tests.real.drill_site import DrillSite
+from ansible_collections.hms.postgres.tests.real.drill_site import DrillSite, two_databases
 from ansible_collections.hms.postgres.tests.real.lab import Instance, Lab
 
 USER = "www-data"
@@ -25,10 +25,7 @@ USER = "www-data"
 @pytest.fixture(scope="module")
 def server(module_lab: Lab) -> Instance:
     """A server with the application's database, and another one."""
-    instance = module_lab.primary()
-    instance.sql("CREATE DATABASE hospital")
-    instance.sql("CREATE DATABASE second")
-    shutil.chown(instance.folder, "postgres")
+    instance = two_databases(module_lab)
     Application(module_lab.folder / "deployed").migrate(instance.sockets, instance.port, "hospital")
     instance.sql("INSERT INTO wards_ward (name) SELECT 'ward ' || n FROM generate_series(1, 9) n", dbname="hospital")
     return instance

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import pathlib
-import shutil
 import subprocess
 import typing as t
 
 import pytest
 
 from ansible_collections.hms.postgres.plugins.plugin_utils import _bundle
-from ansible_collections.hms.postgres.tests.real.drill_site import DrillSite
+from ansible_collections.hms.postgres.tests.real.drill_site import DrillSite, two_databases
 from ansible_collections.hms.postgres.tests.real.lab import Instance, Lab
 from ansible_collections.hms.postgres.tests.real.notify_servers import WebServer, serving
 
@@ -25,11 +24,8 @@ PYTHON = "/usr/bin/python3"
 @pytest.fixture(scope="module")
 def server(module_lab: Lab) -> Instance:
     """A server with a small database."""
-    instance = module_lab.primary()
-    instance.sql("CREATE DATABASE hospital")
-    instance.sql("CREATE DATABASE second")
+    instance = two_databases(module_lab)
     instance.sql("CREATE TABLE beds AS SELECT generate_series(1, 500) AS id", dbname="hospital")
-    shutil.chown(instance.folder, "postgres")
     return instance
 
 

@@ -65,15 +65,9 @@ def server(module_lab: Lab) -> Instance:
 @pytest.fixture(autouse=True)
 def live_untouched(server: Instance) -> t.Iterator[None]:
     """Whatever a test does, the live databases are the same afterwards, and nobody and nothing is left."""
-    ask = "SELECT string_agg(datname || oid, ',' ORDER BY oid) FROM pg_database WHERE datname !~ '^hms_restore'"
-    before = server.sql(ask)
-    yield
-    assert server.sql(ask) == before
-    count = "SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^(hms.postgres|pg_restore)'"
-    until(lambda: server.sql(count) == "0", "the server's sessions have ended", seconds=40)
-    until(lambda: lying(server) == [], "the plaintext is gone")
-    assert backup_site.remnants_in_memory(os.getpid()) == []
-    backup_site.drop(server, *restore_site.scratches(server))
+    with restore_site.untouched(server, "datname !~ '^hms_restore'", "^(hms.postgres|pg_restore)", seconds=40):
+        yield
+        until(lambda: lying(server) == [], "the plaintext is gone")
 
 
 def lying(server: Instance) -> list[pathlib.Path]:

@@ -9,6 +9,7 @@ psql, and the clients' own waiting, say what happened.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 import signal
@@ -144,11 +145,8 @@ class Ward:
 @pytest.fixture
 def ward(lab: Lab, tmp_path: pathlib.Path) -> t.Iterator[Ward]:
     """A ward for one test."""
-    made = Ward(lab, tmp_path)
-    try:
+    with contextlib.closing(Ward(lab, tmp_path)) as made:
         yield made
-    finally:
-        made.close()
 
 
 def test_writes_wait_then_go_on_then_are_held_again(ward: Ward) -> None:

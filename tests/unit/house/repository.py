@@ -57,6 +57,14 @@ def load_file(path: pathlib.Path) -> t.Any:
     return documents[0] if documents else None
 
 
+def rules_told(path: pathlib.Path) -> list[tuple[list[str], str]]:
+    """The table of rules in a document: the rules of each row, and what it says of overriding them."""
+    text = path.read_text(encoding="utf-8")
+    table = text[text.index("| rule |") :].splitlines()[2:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    return [(re.findall(r"`(\w+)`", cells[0]), cells[2]) for cells in rows if len(cells) == 4]
+
+
 def files(*patterns: str) -> list[pathlib.Path]:
     """The repository's own files, without what tools made beside them."""
     found: set[pathlib.Path] = set()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import pathlib
-import re
 
 from ansible_collections.hms.postgres.tests.unit.house import repository
 
@@ -30,11 +29,6 @@ def calls(path: pathlib.Path, name: str, functions: set[str]) -> dict[str, bool]
 
 
 def test_every_rule_of_a_cutover_stands_in_its_table() -> None:
-    text = DOCUMENT.read_text(encoding="utf-8")
-    told: dict[str, bool] = {}
-    for line in text[text.index("| rule |") :].splitlines()[2:]:
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) == 4:
-            told.update(dict.fromkeys(re.findall(r"`(\w+)`", cells[0]), cells[2] == "yes"))
+    told = {name: override == "yes" for names, override in repository.rules_told(DOCUMENT) for name in names}
     shared = calls(CLUSTER / "rules.py", "Refusal", SHARED)
     assert told == {**shared, **calls(CLUSTER / "cutover_rules.py", "Rule", set())}

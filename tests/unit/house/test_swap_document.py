@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import ast
-import re
 
 from ansible_collections.hms.postgres.tests.unit.house import repository
 
@@ -37,12 +36,8 @@ def rules() -> dict[str, bool]:
 
 
 def test_every_rule_of_a_swap_stands_in_its_table() -> None:
-    text = DOCUMENT.read_text(encoding="utf-8")
     told: dict[str, bool] = {}
-    for line in text[text.index("| rule |") :].splitlines()[2:]:
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) == 4:
-            names = re.findall(r"`(\w+)`", cells[0])
-            first_two = cells[2] == "the first two"
-            told.update({name: cells[2] == "yes" or (first_two and name in names[:2]) for name in names})
+    for names, override in repository.rules_told(DOCUMENT):
+        first_two = override == "the first two"
+        told.update({name: override == "yes" or (first_two and name in names[:2]) for name in names})
     assert told == rules()

@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import typing as t
 
+from ansible_collections.hms.postgres.plugins.module_utils._cluster.cutover_model import Exchange
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.model import (
     ClusterFacts,
     Control,
@@ -134,3 +135,22 @@ def cluster(
     """A cluster of these members; a pair in order when none is given."""
     found = members or (primary(), standby())
     return ClusterFacts("hospital", environment, found, tuple([pooler()] if poolers is None else poolers), policy)
+
+
+def exchange(**changes: t.Any) -> Exchange:
+    """An exchange of data directories whose side cluster is ready, changed as told."""
+    facts = Exchange(
+        operation="20260101T000000Z-cutover-3fa9",
+        stage="promoted",
+        live="/data",
+        side="/data.pitr",
+        kept="/data.before",
+        system_identifier=SYSTEM,
+        old_timeline=1,
+        new_timeline=2,
+        checkpoint=4500,
+        fork_lsn=4000,
+        fork_timeline=1,
+        target="noon",
+    )
+    return dataclasses.replace(facts, **changes)

@@ -30,6 +30,7 @@ from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsErr
 from ansible_collections.hms.postgres.plugins.module_utils._postgres import ConnectionParams
 from ansible_collections.hms.postgres.plugins.module_utils._record import is_id
 from ansible_collections.hms.postgres.plugins.module_utils._tools.pgbackrest import BackupSet, Generation, Stanza
+from ansible_collections.hms.postgres.tests.unit.plugins import repositories
 
 FAILED = Verification(level="read", ok=False, at="2026-11-22T20:00:00.000Z", seconds=1.5, problems=("a", "b"))
 SERVER = pgbackrest_engine.Server(
@@ -53,24 +54,19 @@ WISH = Wish(
 
 def backup(label: str, type_: str = "full", *, prior: str = "", error: bool = False, **notes: str) -> BackupSet:
     """A backup in the repository; what it refers to is what it builds on."""
-    return BackupSet(
-        label=label,
+    return repositories.backup(
+        label,
+        3,
+        4,
         type=type_,
         start=1795376689 + len(label),
         stop=1795376699 + len(label),
-        wal_start="000000010000000000000003",
-        wal_stop="000000010000000000000004",
-        lsn_start="0/3000028",
-        lsn_stop="0/4000050",
         prior=prior,
         reference=(prior,) if prior else (),
-        database_id=1,
         bytes=200,
-        copied_bytes=100,
         stored_bytes=20,
         chain_bytes=30,
         error=error,
-        version="2.45",
         annotations={key.replace("_", "-"): value for key, value in notes.items()},
     )
 

@@ -16,9 +16,9 @@ from ansible_collections.hms.postgres.plugins.module_utils._cluster import agent
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.agent_cutover import CutoverVerbs
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.cutover_model import Exchange
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError
-from ansible_collections.hms.postgres.tests.unit.plugins.engine_facts import ScriptedClock
+from ansible_collections.hms.postgres.tests.unit.plugins.engine_facts import ScriptedClock, exchange
 
-EXCHANGE = Exchange("x", "promoted", "/data", "/data.pitr", "/data.before", "7", 1, 2, 500, 400, 1, "noon")
+EXCHANGE = exchange()
 
 
 class Host:

@@ -12,9 +12,9 @@ import pathlib
 import pytest
 
 from ansible_collections.hms.postgres.plugins.module_utils._cluster import cutover_files as files
-from ansible_collections.hms.postgres.plugins.module_utils._cluster.cutover_model import Exchange
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError
 from ansible_collections.hms.postgres.plugins.module_utils._tools.pg_controldata import ControlData
+from ansible_collections.hms.postgres.tests.unit.plugins.engine_facts import exchange
 
 ROOT = "root"
 
@@ -24,21 +24,8 @@ class World:
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
-        self.exchange = Exchange(
-            operation="20260101T000000Z-cutover-3fa9",
-            stage="promoted",
-            live=str(folder / "live"),
-            side=str(folder / "side"),
-            kept=str(folder / "kept"),
-            system_identifier="7",
-            old_timeline=1,
-            new_timeline=2,
-            checkpoint=500,
-            fork_lsn=400,
-            fork_timeline=1,
-            target="noon",
-            sync_names="",
-        )
+        places = {name: str(folder / name) for name in ("live", "side", "kept")}
+        self.exchange = exchange(**places, system_identifier="7", checkpoint=500, fork_lsn=400, sync_names="")
         self.data("live", "in production", 1, 900)
         self.data("side/data", "shut down", 2, 500)
 

@@ -13,7 +13,6 @@ import pytest
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.cutover_model import (
     CutoverPlan,
     CutoverRequest,
-    Exchange,
     SideSight,
     exchange_from,
     sight_from,
@@ -24,6 +23,7 @@ from ansible_collections.hms.postgres.plugins.module_utils._cluster.model import
 from ansible_collections.hms.postgres.tests.unit.plugins.engine_facts import (
     SYSTEM,
     cluster,
+    exchange,
     gone,
     pooler,
     primary,
@@ -31,21 +31,7 @@ from ansible_collections.hms.postgres.tests.unit.plugins.engine_facts import (
 )
 
 DB1 = primary(version_number=150018)
-EXCHANGE = Exchange(
-    operation="20260101T000000Z-cutover-3fa9",
-    stage="done",
-    live="/data",
-    side="/data.pitr",
-    kept="/data.before_then",
-    system_identifier=SYSTEM,
-    old_timeline=1,
-    new_timeline=2,
-    checkpoint=4500,
-    fork_lsn=4000,
-    fork_timeline=1,
-    target="noon",
-    slots=("db2",),
-)
+EXCHANGE = exchange(stage="done", kept="/data.before_then", slots=("db2",))
 SIGHT = SideSight(
     host="db1",
     directory="/data.pitr",

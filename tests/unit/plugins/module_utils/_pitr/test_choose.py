@@ -16,6 +16,7 @@ from ansible_collections.hms.postgres.plugins.module_utils._pitr.locate import i
 from ansible_collections.hms.postgres.plugins.module_utils._pitr.model import Located, Target
 from ansible_collections.hms.postgres.plugins.module_utils._pitr.stream import Leg, route
 from ansible_collections.hms.postgres.plugins.module_utils._tools.pgbackrest import BackupSet, Generation
+from ansible_collections.hms.postgres.tests.unit.plugins import repositories
 
 MB16 = 16 * 1024 * 1024
 NOON = 1_750_586_400  # 2025-06-22 10:00:00 UTC
@@ -23,27 +24,8 @@ NOON = 1_750_586_400  # 2025-06-22 10:00:00 UTC
 
 def backup(label: str, segment: int, stop: int, timeline: int = 1) -> BackupSet:
     """A backup within one segment."""
-    name = f"{timeline:08X}00000000{segment:08X}"
-    return BackupSet(
-        label=label,
-        type="full",
-        start=stop - 10,
-        stop=stop,
-        wal_start=name,
-        wal_stop=name,
-        lsn_start=f"0/{segment:X}000028",
-        lsn_stop=f"0/{segment:X}000100",
-        prior="",
-        reference=(),
-        database_id=1,
-        bytes=1000,
-        copied_bytes=1000,
-        stored_bytes=100,
-        chain_bytes=100,
-        error=False,
-        version="2.45",
-        annotations={},
-    )
+    told = {"start": stop - 10, "stop": stop, "lsn_stop": f"0/{segment:X}000100"}
+    return repositories.backup(label, segment, segment, timeline=timeline, **told)
 
 
 def known(

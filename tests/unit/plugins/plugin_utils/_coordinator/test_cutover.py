@@ -15,13 +15,13 @@ import pytest
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.cutover_model import (
     CutoverPlan,
     CutoverRequest,
-    Exchange,
 )
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator import cutover, cutover_proof, cutover_run
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.course import Job
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.cutover_task import run_pitr_cutover
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.overview import Site
+from ansible_collections.hms.postgres.tests.unit.plugins.engine_facts import exchange
 from ansible_collections.hms.postgres.tests.unit.plugins.plugin_utils._coordinator.scripted_fleet import ScriptedRun
 
 PLAN = CutoverPlan(
@@ -38,7 +38,7 @@ PLAN = CutoverPlan(
     sync_names="",
     fence=("db2",),
 )
-EXCHANGE = Exchange("x", "promoted", "/data", "/data.pitr", "/data.before", "7", 1, 2, 500, 400, 1, "noon")
+EXCHANGE = exchange()
 HOLD = ["hold@bouncer1", "hold@bouncer2"]
 RESUME = ["resume@bouncer1", "resume@bouncer2"]
 STEPS = ["cutover_stop@db1", "cutover_exchange@db1", "cutover_start@db1"]
