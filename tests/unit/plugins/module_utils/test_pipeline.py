@@ -112,7 +112,9 @@ def test_a_daemon_that_keeps_stderr_open_hangs_nobody() -> None:
     read: list[bytes] = []
     script = "setsid sleep 5 >/dev/null </dev/null & echo $!"
     pipeline(sh("daemon", script), seconds=4.0).read(read.append)
-    os.kill(int(b"".join(read)), 9)
+    daemon = int(b"".join(read))
+    assert os.path.exists(f"/proc/{daemon}"), "it was not waited for"
+    os.kill(daemon, 9)
 
 
 def test_complaints_are_cleaned() -> None:

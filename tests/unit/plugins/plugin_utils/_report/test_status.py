@@ -210,14 +210,13 @@ def test_an_empty_cluster() -> None:
 def test_nothing_is_promised_of_the_input() -> None:
     odd: list[t.Any] = [None, 7, "x", True, [], ["x"], {}, {"a": 1}, 1e308]
     for value in odd:
-        render_status(dict.fromkeys(CLUSTER, value))
-        render_status({"members": [dict.fromkeys(CLUSTER["members"][1], value)]})
-        render_status(
-            {"poolers": [dict.fromkeys([*CLUSTER["poolers"][0], "error"], value)], "problems": [{"what": value}]}
-        )
-        render_status(
-            {"members": [{"name": "a", "slots": [dict.fromkeys(["name", "active", "retained_bytes"], value)]}]}
-        )
+        for status in (
+            dict.fromkeys(CLUSTER, value),
+            {"members": [dict.fromkeys(CLUSTER["members"][1], value)]},
+            {"poolers": [dict.fromkeys([*CLUSTER["poolers"][0], "error"], value)], "problems": [{"what": value}]},
+            {"members": [{"name": "a", "slots": [dict.fromkeys(["name", "active", "retained_bytes"], value)]}]},
+        ):
+            assert render_status(status).strip()
 
 
 def test_long_names_are_cut_to_the_screen() -> None:
