@@ -39,11 +39,14 @@ GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_dir(text, boolean, boolean), pg_catal
 _STALE = re.compile(rf"^{NAME}(?P<pid>\d+)n\d+$")
 
 
-def signal_all(pids: t.Iterable[int], number: int) -> None:
-    """A signal to each of them; one that has ended by itself meanwhile is no failure."""
+def signal_all(pids: t.Iterable[int], number: int) -> list[int]:
+    """A signal to each of them; those that it reached. One that has ended by itself meanwhile is no failure."""
+    reached = []
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
+            reached.append(pid)
+    return reached
 
 
 def missing() -> str:
@@ -257,7 +260,7 @@ class Pooler:
         """End it at once."""
         pid = self.pid
         if pid is not None:
-            os.kill(pid, signal.SIGKILL)
+            signal_all([pid], signal.SIGKILL)
             until(lambda: not process_alive(pid), "the pooler is gone")
 
 

@@ -11,7 +11,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import signal
 import subprocess
 import sys
 import typing as t
@@ -134,6 +133,5 @@ class RestoreSite(Site):
 
 def kill(process: subprocess.Popen[bytes]) -> None:
     """SIGKILL, as the kernel does when memory ends."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait(20)

@@ -45,6 +45,7 @@ from ansible_collections.hms.postgres.tests.real.lab import (
     as_postgres,
     process_alive,
     run,
+    signal_all,
     until,
 )
 
@@ -338,9 +339,7 @@ def stopped_in_the_dump(
     process = site.start_module(**directory(staging, encryption={"passphrase": PASSPHRASE}, **changes))
     quickly(lambda: rows_in(staging) and len(working_in(staging, "pg_dump")) == 3, "two workers dump", process, site)
     found = working_in(staging, "pg_dump")
-    for pid in found:
-        os.kill(pid, signal.SIGSTOP)
-    assert len(found) == 3
+    assert len(signal_all(found, signal.SIGSTOP)) == 3
     return process, found
 
 
@@ -485,8 +484,7 @@ def test_a_lost_race_for_a_table_is_run_again(site: Site, staging: pathlib.Path,
     asking.start()
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'migrate' AND wait_event_type = 'Lock'"
     until(lambda: server.sql(waiting) == "1", "somebody waits for the table")
-    for pid in dumpers:
-        os.kill(pid, signal.SIGCONT)
+    signal_all(dumpers, signal.SIGCONT)
     assert process.wait(60) == 0, site.module_output()
     asking.join(20)
     assert granted.is_set()

@@ -43,6 +43,7 @@ from ansible_collections.hms.postgres.tests.real.lab import (
     as_postgres,
     process_alive,
     run,
+    signal_all,
     until,
 )
 
@@ -222,7 +223,7 @@ def test_a_stage_of_the_verification_is_killed(site: Site, program: str) -> None
     assert reader is not None
     os.kill(victim, signal.SIGKILL)
     if reader != victim:
-        os.kill(reader, signal.SIGCONT)
+        signal_all([reader], signal.SIGCONT)
     assert process.wait(60) == 1
     watch.end()
     found = site.module_output()
@@ -237,10 +238,9 @@ def _frozen_reader(pid: int) -> int | None:
     reader = stage_pid(pid, "pg_restore") if _reads_data(pid) else None
     if reader is None:
         return None
-    os.kill(reader, signal.SIGSTOP)
-    if _reads_data(pid):
+    if signal_all([reader], signal.SIGSTOP) and _reads_data(pid):
         return reader
-    os.kill(reader, signal.SIGCONT)
+    signal_all([reader], signal.SIGCONT)
     return None
 
 

@@ -32,6 +32,7 @@ from ansible_collections.hms.postgres.tests.real.lab import (
     Pooler,
     as_postgres,
     process_alive,
+    signal_all,
     until,
 )
 
@@ -178,10 +179,7 @@ def running(lab: Lab, *, with_standby: bool) -> t.Iterator[Bouncers]:
         made.ensure()
         yield made
     finally:
-        for name in NAMES:
-            pid = made.pid(name)
-            if pid is not None:
-                os.kill(pid, signal.SIGKILL)
+        signal_all([pid for pid in map(made.pid, NAMES) if pid is not None], signal.SIGKILL)
 
 
 @pytest.fixture

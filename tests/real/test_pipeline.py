@@ -25,7 +25,16 @@ from ansible_collections.hms.postgres.plugins.module_utils._store.open_store imp
 from ansible_collections.hms.postgres.plugins.module_utils._tools.compressors import compress_stage
 from ansible_collections.hms.postgres.plugins.module_utils._tools.pg_dump import PgDump
 from ansible_collections.hms.postgres.tests.real.gpg_site import children_of, processes_with
-from ansible_collections.hms.postgres.tests.real.lab import BINARIES, OS_USER, Instance, Lab, process_alive, run, until
+from ansible_collections.hms.postgres.tests.real.lab import (
+    BINARIES,
+    OS_USER,
+    Instance,
+    Lab,
+    process_alive,
+    run,
+    signal_all,
+    until,
+)
 
 ROWS = 1_000_000
 CHILD = """
@@ -71,9 +80,7 @@ PROGRAMS = {"pg_dump": "pg_dump", "zstd": "zstd", "last": "tail"}
 
 def kill_child(comm: str) -> bool:
     found = [pid for pid, name in children_of(os.getpid()).items() if name == comm]
-    for pid in found:
-        os.kill(pid, signal.SIGKILL)
-    return bool(found)
+    return bool(signal_all(found, signal.SIGKILL))
 
 
 @pytest.mark.parametrize("after", [0, 5_000_000, 15_000_000])
