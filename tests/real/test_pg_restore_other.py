@@ -10,6 +10,7 @@ import gzip
 import json
 import pathlib
 import subprocess
+import threading
 import typing as t
 
 import psycopg
@@ -17,6 +18,7 @@ import pytest
 
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError
 from ansible_collections.hms.postgres.plugins.module_utils._postgres import PsycopgSession
+from ansible_collections.hms.postgres.plugins.module_utils._restore.in_place import InPlace
 from ansible_collections.hms.postgres.plugins.modules import pg_restore_cleanup, pg_restore_safe
 from ansible_collections.hms.postgres.tests.real import backup_site, restore_site
 from ansible_collections.hms.postgres.tests.real.backup_site import PASSPHRASE, odd_database
@@ -116,6 +118,15 @@ def test_a_statement_that_fails_is_named(site: RestoreSite, server: Instance, tm
     assert restore_site.scratches(server) == []
 
 
+def test_a_bucket_that_no_store_is_names_those_that_are(site: RestoreSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    error = site.refused(backup="s3://nobucket/old.dump")
+    assert (error.reason, error.state) == ("store_denied", "Nothing was touched.")
+    assert error.next_step.endswith(f" The stores of this host's policy: {site.store}.")
+
+
 def test_from_a_bucket(server: Instance, site: RestoreSite, s3_server: S3Server) -> None:
     bucket = s3_server.bucket("far")
     store = {"s3": s3_server.settings("far")}
@@ -211,6 +222,32 @@ def test_in_place_killed_and_run_again(lab: Lab, tmp_path: pathlib.Path) -> None
     assert server.sql("SELECT count(*) FROM notes", dbname="hospital") == str(30 * 1024)
     assert restore_site.properties(server, "hospital") == before
     assert len(site.manifests()) == 2
+
+
+def test_in_place_awaits_who_is_leaving_and_refuses_who_stays(
+    site: RestoreSite, server: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever read the database for the backup that is made before may still be on the way out when it is dropped."""
+    made = site.backup().values["backup"]
+    inside = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'hospital' AND backend_type = 'client backend'"
+    until(lambda: server.sql(inside) == "0", "who read it has left")
+    really = InPlace._back_up
+    connected: list[psycopg.Connection[t.Any]] = []
+
+    def backing_up(self: InPlace) -> str:
+        identifier = really(self)
+        connected.append(psycopg.connect(f"host={server.sockets} port={server.port} user=keeper dbname=hospital"))
+        if len(connected) > 1:
+            threading.Timer(1.0, connected[-1].close).start()
+        return identifier
+
+    monkeypatch.setattr(InPlace, "_back_up", backing_up)
+    error = site.refused(strategy="in_place", backup=made["id"])
+    assert (error.reason, error.state) == ("sessions", "The live database was not touched.")
+    connected[0].close()
+    until(lambda: server.sql(inside) == "0", "who stayed has left")
+    assert site.restore(strategy="in_place", backup=made["id"]).values["restored"]
+    assert [connection.closed for connection in connected] == [True, True]
 
 
 @pytest.mark.parametrize("lost", ["DROP DATABASE", "ALTER DATABASE"])

@@ -37,6 +37,8 @@ if t.TYPE_CHECKING:
     from .operation import RestoreOperation
 
 _EXISTS = "SELECT 1 FROM pg_catalog.pg_database WHERE datname = %s"
+_LEAVING = 5.0
+"""Seconds for sessions to leave that have ended, as the backup's own: what DROP DATABASE gives them, too."""
 
 
 class InPlace:
@@ -131,12 +133,12 @@ class InPlace:
     def _drop(self, shape: Shape, backup: str) -> str:
         order, maintenance = self._order, self._seen.maintenance
         params = order.connection
-        if order.sessions == "wait":
+        if order.sessions != "terminate":
             wait_until(
                 lambda: not count_sessions(maintenance, params),
                 clock=self._operation.ports.clock,
-                timeout=order.wait_seconds,
-                interval=0.5,
+                timeout=order.wait_seconds if order.sessions == "wait" else _LEAVING,
+                interval=0.2,
             )
         sessions = count_sessions(maintenance, params)
         if sessions and order.sessions != "terminate":
