@@ -82,6 +82,10 @@ def test_a_swap_under_writers_fails_nobody_and_a_second_run_has_nothing_to_do(si
     kept = record["plan"]["swap"]["kept_as"]
     assert site.oids() == {LIVE: new, kept: old}
     assert record["outcome"]["status"] == "done"
+    (way_back,) = record["outcome"]["next_steps"]
+    assert way_back.startswith(
+        "The way back: ansible-playbook playbooks/restore_rollback.yml -e database=hospital -e scratch="
+    )
     assert record["clients"]["failed"] == record["clients"]["lost"] == record["clients"]["unknown"] == 0
     assert record["clients"]["acknowledged"] > 20
     assert {step["result"] for step in record["steps"]} == {"ok"}

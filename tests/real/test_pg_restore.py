@@ -100,6 +100,7 @@ def test_what_was_proven_is_used_again(site: RestoreSite, server: Instance) -> N
         second = site.restore(encryption={"passphrase": PASSPHRASE})
         assert (first.changed, second.changed, second.values["ready"]) == (True, False, True)
         assert second.values["validations"] == first.values["validations"]
+        assert [step.split(",")[0] for step in second.values["plan"]["steps"]] == [f"give {first.values['scratch']}"]
         assert server.sql(f"SELECT oid FROM pg_database WHERE datname = '{first.values['scratch']}'") == oid
         assert restore_site.properties(server, first.values["scratch"]) == restore_site.properties(server, "hospital")
     finally:
@@ -125,6 +126,7 @@ def test_what_was_swapped_in_is_not_restored_again_unless_asked(site: RestoreSit
         planned, second = site.restore(check_mode=True), site.restore()
         for run in (planned, second):
             assert (run.changed, run.values["ready"], run.values["live_already"]) == (False, False, True)
+            assert list(run.values["plan"]["steps"]) == []
         assert restore_site.scratches(server) == []
         assert site.record(str(second.values["record"]))["outcome"]["status"] == "nothing_to_do"
         assert site.restore(check_mode=True, again=True).changed

@@ -18,7 +18,7 @@ from .._artifact.sources import look
 from .._artifact.streams import ENCRYPTED
 from .._artifact.verify import is_directory
 from .._command import CommandRunner
-from .._errors import Refused
+from .._errors import HmsError, Refused
 from .._record import is_id
 from .._store.model import FolderSpec, ObjectReader, ObjectStore, S3Spec
 from .._store.open_store import open_store
@@ -110,6 +110,14 @@ def refused(reason: str, message: str, next_step: str) -> Refused:
 
 def find(order: Order, runner: CommandRunner) -> Artifact:
     """The artifact that the order means. Raises `Refused` that says why there is none."""
+    try:
+        return _find(order, runner)
+    except HmsError as error:
+        error.state = error.state or "Nothing was touched."
+        raise
+
+
+def _find(order: Order, runner: CommandRunner) -> Artifact:
     wanted = order.backup
     if wanted == "latest" or is_id(wanted):
         return _from_catalog(order, runner)
@@ -181,7 +189,12 @@ def _from_bucket(url: str, order: Order) -> Artifact:
     key = key.strip("/")
     if key.endswith("/" + MANIFEST):
         key = key[: -len(MANIFEST) - 1]
-    listed = list(store.list(f"{key}/"))
+    try:
+        listed = list(store.list(f"{key}/"))
+    except HmsError as error:
+        if not known:
+            error.next_step += f" The stores of this host's policy: {', '.join(order.sources.stores()) or 'none'}."
+        raise
     if any(found.key == f"{key}/{MANIFEST}" for found in listed):
         return _from_folder(store, f"{key}/", key.rpartition("/")[2], url)
     folder, _slash, name = key.rpartition("/")

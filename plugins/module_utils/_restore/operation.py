@@ -25,7 +25,7 @@ from .build import Builder, Proven, Shape, apply_shape, is_proven, read_rights
 from .look import OPERATION, Look, Ports, look
 from .model import Order
 from .names import scratch_prefix
-from .plan import RestorePlan, plan_restore, refuse
+from .plan import RestorePlan, left_of, plan_restore, refuse
 from .properties import without_mark
 from .shape import shape_of
 from .validate import Check
@@ -43,6 +43,14 @@ class RestoreRecord(StepRecord):
 def lock_path(order: Order) -> str:
     """The lock of one database on this host."""
     return os.path.join(order.state_dir, f"restore-{key_part(order.database)}.lock")
+
+
+class Planned(t.NamedTuple):
+    """What is left to do, and what an earlier run for the very same order has done."""
+
+    plan: RestorePlan
+    live: bool
+    ready: Proven | None
 
 
 class RestoreOperation:
@@ -81,11 +89,10 @@ class RestoreOperation:
             raise busy(self._what, holder)
         with contextlib.ExitStack() as stack:
             seen = look(order, self.ports, stack, deadline=deadline)
-            plan = plan_restore(order, seen.artifact, seen.outline, seen.target, check=True)
-            refuse(plan)
-            already = self._is_live(seen, plan)
-            changed = not already and self._ready(seen, plan) is None
-            return self._result(seen, plan, None, changed=changed, record=None, already=already)
+            planned = self._planned(seen, check=True)
+            refuse(planned.plan)
+            changed = not planned.live and planned.ready is None
+            return self._result(seen, planned.plan, planned.ready, changed=changed, record=None, already=planned.live)
 
     def _run(self) -> Result:
         deadline = self.ports.clock.monotonic() + self.order.timeout
@@ -97,10 +104,10 @@ class RestoreOperation:
                 raise
             record = self._start(seen.identifier, seen.clock)
             try:
-                plan = plan_restore(self.order, seen.artifact, seen.outline, seen.target, check=False)
-                record.put(plan=plan.as_dict(), warnings=list(plan.warnings))
-                refuse(plan)
-                result = self._carry_out(seen, plan, record)
+                planned = self._planned(seen, check=False)
+                record.put(plan=planned.plan.as_dict(), warnings=list(planned.plan.warnings))
+                refuse(planned.plan)
+                result = self._carry_out(seen, planned, record)
             except HmsError as error:
                 error.state = error.state or UNTOUCHED
                 _finish_failed(record, error)
@@ -137,17 +144,24 @@ class RestoreOperation:
             clock=clock,
         )
 
-    def _carry_out(self, seen: Look, plan: RestorePlan, record: RestoreRecord) -> Result:
+    def _planned(self, seen: Look, *, check: bool) -> Planned:
+        plan = plan_restore(self.order, seen.artifact, seen.outline, seen.target, check=check)
+        # what was proven was swapped in: OID and mark stay with it
+        live = not self.order.again and self._proven_as(seen, plan.live) is not None
+        ready = None if live else self._proven_as(seen, plan.scratch)
+        return Planned(left_of(plan, live=live, ready=ready is not None), live, ready)
+
+    def _carry_out(self, seen: Look, planned: Planned, record: RestoreRecord) -> Result:
+        plan, live, ready = planned
         if self.order.strategy == "in_place":
             from .in_place import InPlace
 
             done = InPlace(self, seen, plan, record).run()
             record.finish("done", f"{plan.live} was restored in place from {seen.artifact.name}.")
             return self._result(seen, plan, done, changed=True, record=record.path)
-        if self._is_live(seen, plan):
+        if live:
             record.finish("nothing_to_do", f"{plan.live} was made of {seen.artifact.name} already.")
             return self._result(seen, plan, None, changed=False, record=record.path, already=True)
-        ready = self._ready(seen, plan)
         if ready is not None:
             apply_shape(seen, ready.name, shape_of(seen, self.order.database))
             record.put(validations=[check.as_dict() for check in ready.checks])
@@ -178,14 +192,6 @@ class RestoreOperation:
             },
         )
         return proven
-
-    def _is_live(self, seen: Look, plan: RestorePlan) -> bool:
-        """Whether what an earlier run proved for the very same order was swapped in: OID and mark stay with it."""
-        return not self.order.again and self._proven_as(seen, plan.live) is not None
-
-    def _ready(self, seen: Look, plan: RestorePlan) -> Proven | None:
-        """The scratch database that an earlier run proved for the very same order."""
-        return self._proven_as(seen, plan.scratch)
 
     def _proven_as(self, seen: Look, name: str) -> Proven | None:
         """What an earlier run proved for the very same order, if it is called `name` now."""

@@ -22,6 +22,8 @@ from .rules import Refusal, Wanted, judge, warnings_of
 
 _PACKED, _PLAIN = 8, 2
 """How many times a file's size its database takes, where nobody has counted."""
+_PRESENT = "owner, settings, rights and limits of the live database"
+_FORMER = "owner, settings, rights and limits that it had when it was backed up"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,12 +126,17 @@ def _steps(order: Order, artifact: Artifact, plan: RestorePlan) -> t.Iterator[st
         yield f"mask with {path}"
     for assertion in order.assertions:
         yield f"ask: {assertion.name}"
-    yield (
-        "give it owner, settings, rights and limits of the live database"
-        if plan.live_exists
-        else ("give it owner, settings, rights and limits that it had when it was backed up")
-    )
+    yield f"give it {_PRESENT if plan.live_exists else _FORMER}"
     yield f"rename it to {plan.live}" if order.strategy == "in_place" else "mark it as proven and ready for the swap"
+
+
+def left_of(plan: RestorePlan, *, live: bool, ready: bool) -> RestorePlan:
+    """What is left of the plan where an earlier run brought it `live`, or has it `ready` for the swap."""
+    if not live and not ready:
+        return plan
+    shape = _PRESENT if plan.live_exists else _FORMER
+    steps = () if live else (f"give {plan.scratch}, proven before, {shape}",)
+    return dataclasses.replace(plan, steps=steps, dropped=())
 
 
 def refuse(plan: RestorePlan) -> None:

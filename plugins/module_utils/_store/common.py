@@ -12,10 +12,16 @@ import typing as t
 from .._errors import HmsError, Refused
 
 UNTOUCHED = "Nothing became visible under that name; what was stored before is untouched."
+_READING = ("list", "list the unfinished uploads of", "look at", "read", "read from", "use", "use the folder")
 
 # How a folder names what is being written: .<name>.<16 hex digits>.part
 TEMPORARY = re.compile(r"^\.(?P<name>.+)\.[0-9a-f]{16}\.part$", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def state_after(what: str) -> str:
+    """The state that a call leaves behind that did not succeed; who reads has nothing to tell of the store."""
+    return "" if what in _READING else UNTOUCHED
 
 
 def check_key(key: str) -> str:

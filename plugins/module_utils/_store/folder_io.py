@@ -41,7 +41,7 @@ def folder_error(store: str, key: str, what: str, error: OSError) -> HmsError:
     return HmsError(
         f"Cannot {what} {where}: {os.strerror(number) if number else error}.",
         reason="store_full" if full else _REASON.get(number, "store_failed"),
-        state=common.UNTOUCHED,
+        state=common.state_after(what),
         next_step=(
             "Make room there, or let retention remove more; then run it again."
             if full

@@ -115,7 +115,7 @@ def s3_error(store: str, key: str, what: str, error: BaseException) -> HmsError:
         if key
         else f"Cannot {what} {store}: {_cause(error, code)}.",
         reason=reason,
-        state=common.UNTOUCHED,
+        state=common.state_after(what),
         next_step=next_step,
         details={"store": store, "key": key, "code": code or type(error).__name__},
     )

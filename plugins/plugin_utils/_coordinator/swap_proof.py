@@ -34,6 +34,7 @@ class Done:
     site: Site
     origin: float
     swapped: swap.Swapped | None
+    command: str
 
 
 def prove(operation: Operation, done: Done) -> ClusterFacts:
@@ -135,7 +136,8 @@ def _conclude(operation: Operation, done: Done, clients: t.Mapping[str, t.Any]) 
         operation.set(losses={"known": True, "count": lost, "bytes": None, "transactions": [], "basis": basis})
     message = _words(plan, swapped)
     operation.set(swap={"kept_as": plan.keep, "oid": plan.scratch_oid, "ended": list(swapped.ended)})
-    way_back = f"The way back: playbooks/restore_rollback.yml -e database={plan.database} -e scratch={plan.keep}."
+    rollback = f"{done.command} playbooks/restore_rollback.yml -e database={plan.database} -e scratch={plan.keep}"
+    way_back = f"The way back: {rollback}"
     if plan.missing:
         way_back = f"What {plan.database} held after that backup is gone; playbooks/pitr.yml may bring it back."
     operation.outcome("done", message, next_steps=[way_back], stall_seconds=clients.get("longest_stall_seconds"))

@@ -32,7 +32,8 @@ class Swap(Course[SwapRequest, SwapPlan]):
 
     def do(self, operation: Operation, plan: SwapPlan, _facts: ClusterFacts) -> tuple[SwapPlan, ClusterFacts]:
         swapped, idle = _do(operation, plan, self.request)
-        return plan, _prove(operation, Done(plan, self.request, self.job.site, self.origin, swapped), idle)
+        done = Done(plan, self.request, self.job.site, self.origin, swapped, self.job.command)
+        return plan, _prove(operation, done, idle)
 
     def failed(self, operation: Operation, plan: SwapPlan, error: HmsError) -> str:
         """Before the commit nothing has changed, after it the rest can be finished."""

@@ -22,6 +22,7 @@ from ansible_collections.hms.postgres.plugins.module_utils._restore.model import
 from ansible_collections.hms.postgres.plugins.module_utils._restore.outline import Outline
 from ansible_collections.hms.postgres.plugins.module_utils._restore.plan import (
     RestorePlan,
+    left_of,
     needed_bytes,
     plan_restore,
     refuse,
@@ -215,6 +216,16 @@ def test_steps_say_what_happens_in_order() -> None:
     assert [word in step for word, step in zip(words, steps)] == [True] * len(words)
     assert steps[-1] == "rename it to hospital"
     assert not any("backup" in step for step in plan(dataclasses.replace(wish, backup_before=False)).steps)
+
+
+def test_what_an_earlier_run_did_is_no_step_any_more() -> None:
+    first = plan(target=dataclasses.replace(TARGET, leftovers=("hms_restore_x",)))
+    assert left_of(first, live=False, ready=False) == first
+    ready = left_of(first, live=False, ready=True)
+    assert (len(ready.steps), ready.dropped) == (1, ())
+    assert ready.steps[0].startswith(f"give {first.scratch}, proven before, owner")
+    live = left_of(first, live=True, ready=False)
+    assert (live.steps, live.dropped) == ((), ())
 
 
 def test_room_is_guessed_where_nobody_counted() -> None:
