@@ -193,7 +193,7 @@ attributes:
     description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
     support: full
     details:
-      - The diff holds the live database's properties and the steps of the plan.
+      - The diff holds the steps of the plan.
   idempotent:
     description: >-
       When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import typing as t
 
@@ -21,12 +20,11 @@ from .._files import HeldLock
 from .._module import Result
 from .._record import new_id
 from . import state
-from .build import Builder, Proven, Shape, apply_shape, is_proven, read_rights
+from .build import Builder, Proven, Shape, apply_shape, is_proven
 from .look import OPERATION, Look, Ports, look
 from .model import Order
 from .names import scratch_prefix
 from .plan import RestorePlan, left_of, plan_restore, refuse
-from .properties import without_mark
 from .shape import shape_of
 from .validate import Check
 
@@ -213,8 +211,6 @@ class RestoreOperation:
         record: str | None,
         already: bool = False,
     ) -> Result:
-        live = seen.target.live
-        before = _shown(live.properties, read_rights(seen.maintenance, plan.live)) if live and not proven else None
         return Result(
             changed=changed,
             values={
@@ -231,8 +227,8 @@ class RestoreOperation:
                 "validations": [check.as_dict() for check in proven.checks] if proven else [],
                 "record": record,
             },
-            before={plan.live: before} if before else {"scratch": None},
-            after={"plan": list(plan.steps), "scratch": plan.scratch},
+            before={"plan": []},
+            after={"plan": list(plan.steps)},
             warnings=plan.warnings,
         )
 
@@ -243,8 +239,3 @@ def _finish_failed(record: StepRecord, error: HmsError) -> None:
     status = "refused" if isinstance(error, Refused) else "failed"
     record.finish(status, error.message, [error.next_step] if error.next_step else [])
     error.details.setdefault("record", record.path)
-
-
-def _shown(properties: t.Mapping[str, t.Any], rights: t.Sequence[t.Any]) -> dict[str, t.Any]:
-    shown = {**properties, "comment": without_mark(properties.get("comment")), "rights": [list(one) for one in rights]}
-    return t.cast(dict[str, t.Any], json.loads(json.dumps(shown, default=str)))
