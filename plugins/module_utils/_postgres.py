@@ -15,6 +15,7 @@ import dataclasses
 import os
 import pwd
 import select
+import socket
 import threading
 import time
 import typing as t
@@ -200,6 +201,11 @@ class PsycopgSession:
         """Have the server end the statement that another thread waits for; never raises."""
         with contextlib.suppress(Exception):
             self.connection.cancel()
+
+    def hang_up(self) -> None:
+        """Break the line, so that whoever waits for an answer in another thread gets an error; never raises."""
+        with contextlib.suppress(Exception), socket.socket(fileno=os.dup(self.connection.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         with contextlib.suppress(Exception):

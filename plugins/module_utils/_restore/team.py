@@ -6,13 +6,17 @@
 
 from __future__ import annotations
 
-import threading
+import collections
+import contextlib
 import typing as t
+from concurrent import futures
 
 from .._postgres import PsycopgSession, Session, quote_identifier
 from .run_sql import Deadline
 
 T = t.TypeVar("T")
+_PATIENCE = 10
+"""Seconds for a server to end what it was told to end."""
 
 _TABLES = """
 SELECT c.oid::bigint, n.nspname, c.relname FROM pg_catalog.pg_class c
@@ -33,16 +37,13 @@ class Team:
         self._deadline = deadline
         self._what = what
         self._sessions: list[Session] = []
-        self._stop = threading.Event()
-        self._failed: list[BaseException] = []
 
     def __enter__(self) -> Team:
-        try:
+        with contextlib.ExitStack() as unfinished:
+            unfinished.callback(self.close)
             for _number in range(self._size):
                 self._sessions.append(self._connect())
-        except BaseException:
-            self.close()
-            raise
+            unfinished.pop_all()
         return self
 
     def __exit__(self, *_details: object) -> None:
@@ -61,48 +62,48 @@ class Team:
     def share(self, works: t.Sequence[t.Callable[[Session], T]]) -> list[T]:
         """Do all of them, in the order given as far as sessions are free; what each gave."""
         found: dict[int, T] = {}
-        left = iter(enumerate(works))
-        lock = threading.Lock()
+        left = collections.deque(enumerate(works))
 
         def labour(session: Session) -> None:
             with Deadline(session, self._deadline, self._what):
-                while not self._stop.is_set():
-                    with lock:
-                        number, work = next(left, (-1, None))
-                    if work is None:
-                        return
+                while (task := _first(left)) is not None:
+                    number, work = task
                     found[number] = work(session)
 
-        threads = [
-            threading.Thread(target=self._watched, args=(labour, session), name=self._what, daemon=True)
-            for session in self._sessions[: max(1, len(works))]
-        ]
-        try:
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-        except BaseException:
-            self._end()
-            raise
-        if self._failed:
-            raise self._failed[0]
+        begun: list[futures.Future[None]] = []
+        with futures.ThreadPoolExecutor(len(self._sessions)) as pool:
+            try:
+                for session in self._sessions[: max(1, len(works))]:
+                    begun.append(pool.submit(labour, session))
+                # these are all of them, or the one that failed is among them, and raises
+                for ended in futures.wait(begun, return_when=futures.FIRST_EXCEPTION).done:
+                    ended.result()
+            finally:
+                left.clear()
+                self._end(begun)
         return [found[number] for number in range(len(works))]
 
-    def _watched(self, labour: t.Callable[[Session], None], session: Session) -> None:
-        try:
-            labour(session)
-        # An exception ends the thread that it happens in and nothing else: `share` raises it again.
-        except BaseException as error:  # noqa: BLE001  it is handed over, not swallowed
-            self._failed.append(error)
-            self._end()
-
-    def _end(self) -> None:
-        """Have the server end what it does for any of them."""
-        self._stop.set()
+    def _end(self, begun: t.Collection[futures.Future[None]]) -> None:
+        """Have the server end what it still does for any of them. One that doesn't is hung up on."""
+        for _second in range(_PATIENCE):
+            if all(one.done() for one in begun):
+                return
+            for session in self._sessions:
+                if isinstance(session, PsycopgSession):
+                    session.cancel()
+            # it missed a session that was between two statements, so it is told again
+            futures.wait(begun, timeout=1.0)
         for session in self._sessions:
             if isinstance(session, PsycopgSession):
-                session.cancel()
+                session.hang_up()
+
+
+def _first(left: collections.deque[T]) -> T | None:
+    """Take what comes next, None where nothing does; as one step, for several ask."""
+    try:
+        return left.popleft()
+    except IndexError:
+        return None
 
 
 def analyze(team: Team) -> int:
