@@ -114,6 +114,18 @@ def test_rights_for_passwords_and_for_a_scratch_database(site: Site, server: Ins
         server.sql("REVOKE pg_read_all_data FROM reader")
 
 
+def test_a_role_that_may_make_databases_verifies_deep(site: Site, server: Instance) -> None:
+    """It need not be a superuser, though it may not ask for a checkpoint."""
+    server.sql("GRANT pg_read_all_data TO reader; ALTER ROLE reader CREATEDB")
+    try:
+        made = site.backup(verify="deep", **READER).values["backup"]
+        assert (made["verification"]["level"], made["verification"]["ok"]) == ("deep", True)
+        assert server.sql("SELECT count(*) FROM pg_database WHERE datname LIKE 'hms_verify%'") == "0"
+    finally:
+        backup_site.remove_tree(site.store / "hospital")
+        server.sql("REVOKE pg_read_all_data FROM reader; ALTER ROLE reader NOCREATEDB")
+
+
 def test_a_database_that_is_missing_invalid_or_closed(site: Site, server: Instance) -> None:
     assert refused(site, database="hospitla").reason == "database_missing"
     server.sql("CREATE DATABASE broken")

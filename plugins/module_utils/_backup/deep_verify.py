@@ -24,6 +24,7 @@ from .._artifact.scratch import (
     drop_abandoned,
     drop_database,
     open_maintenance,
+    settle,
     take_name,
 )
 from .._artifact.staging import Staging
@@ -98,6 +99,7 @@ class DeepVerifier:
             take_name(maintenance, name)
             maintenance.execute(create_statement(name, database, major))
             try:
+                settle(maintenance)
                 problems, compared = self._prove(store, manifest, keyring, name, deadline)
             finally:
                 drop_database(maintenance, name)
