@@ -44,6 +44,7 @@ options:
   databases:
     description:
       - Only the backups of these. By default those of every database that has any.
+        Nothing is restored where one of them has none.
       - A backup by pgBackRest holds all databases; it belongs to the one that it is listed under.
     type: list
     elements: str

@@ -174,6 +174,43 @@ def test_a_repository_that_can_not_be_read_does_not_keep_dumps_from_coming_back(
     assert [one["ok"] for one in site.noted(made["id"])] == [True]
 
 
+def test_a_database_that_has_no_backup_is_told_and_nothing_comes_back(site: DrillSite) -> None:
+    """Neither for a wrong name alone, nor beside a right one; and it is told where else one looked."""
+    made = site.backup(database="second").values["backup"]
+    for databases in (["secnod"], ["second", "secnod"]):
+        error = site.failed(databases=databases)
+        assert (error.reason, error.state) == ("no_backup", "Nothing was touched.")
+        assert error.message == f"There is no full backup of secnod by pg_dump in {site.store}."
+        assert "playbooks/backups.yml" in error.next_step
+    error = site.failed(databases=["secnod"], pgbackrest={"config": "/nonexistent/pgbackrest.conf"})
+    assert error.message.endswith("No pgBackRest repository is listed under secnod; those here are under no database.")
+    assert site.noted(made["id"]) == []
+    assert list(site.state.glob("records/*drill*")) == []
+
+
+def test_one_database_by_pg_dump_and_another_by_pgbackrest(site: DrillSite) -> None:
+    """Each is looked for where it is, and the loss of one keeps the other from nothing."""
+    made = site.backup(database="second").values["backup"]
+    site.write_policy()
+    path = site.folder / "backup.json"
+    policy = json.loads(path.read_text())
+    policy["schedule"]["physical"] = {
+        "type": "full",
+        "engine": "pgbackrest",
+        "database": "hospital",
+        "pgbackrest": {"config": "/nonexistent/pgbackrest.conf"},
+    }
+    path.write_text(json.dumps(policy))
+    asked: dict[str, t.Any] = {"config_directory": str(site.folder), "store": None, "cluster": None}
+    lost, dump = site.failed(databases=["second", "hospital"], **asked).details["results"]
+    assert (lost["database"], lost["engine"], lost["reason"]) == ("hospital", "pgbackrest", "no_pgbackrest")
+    assert (dump["id"], dump["ok"]) == (made["id"], True)
+    assert site.failed(databases=["hospital"], **asked).reason == "no_pgbackrest"
+    error = site.failed(databases=["hospital", "archive"], **asked)
+    assert error.reason == "no_backup"
+    assert "is listed under archive; those here are under hospital." in error.message
+
+
 def test_an_answer_that_is_not_the_expected_one_spares_the_backup(site: DrillSite) -> None:
     """The operator's own question fails the drill; whether the bytes are bad it does not say."""
     made = site.backup(database="second").values["backup"]

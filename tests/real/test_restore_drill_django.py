@@ -7,16 +7,20 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import shutil
 import typing as t
 
 import pytest
 
+from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
+from ansible_collections.hms.postgres.plugins.module_utils._command import SystemRunner
+from ansible_collections.hms.postgres.plugins.module_utils._drill.instance import GUEST, Folder, Throwaway
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError
 from ansible_collections.hms.postgres.tests.real.django_site import Application
 from ansible_collections.hms.postgres.tests.real.drill_site import DrillSite, two_databases
-from ansible_collections.hms.postgres.tests.real.lab import Instance, Lab
+from ansible_collections.hms.postgres.tests.real.lab import BINARIES, OS_USER, Instance, Lab, run
 
 USER = "www-data"
 """A user that every Debian has, and that is not the server's."""
@@ -107,6 +111,27 @@ class Command(Check):
             target.write("as it should be")
         super().handle(*arguments, **options)
 """
+
+
+def test_only_the_application_gets_to_its_socket(module_lab: Lab) -> None:
+    """The server trusts the folders around the socket, whose mode is anybody's."""
+    folder, clock = Folder(str(module_lab.folder / "guests")), SystemClock()
+    instance = Throwaway(folder, os_user=OS_USER, runner=SystemRunner())
+    mask = os.umask(0o077)
+    try:
+        instance.make(str(BINARIES), {}, {"cluster": "hospital"}, guest=USER)
+        told = {
+            user: run("runuser", "-u", user, "--", "psql", "-h", where, "-U", GUEST, "postgres", check=False)
+            for user, where in ((USER, folder.app), ("nobody", folder.app), (OS_USER, folder.sockets))
+        }
+        seen = [run("runuser", "-u", USER, "--", "ls", path, check=False) for path in (folder.path, folder.app)]
+    finally:
+        os.umask(mask)
+        folder.remove(clock)
+    assert f'role "{GUEST}" does not exist' in told[USER]
+    assert "Permission denied" in told["nobody"]
+    assert "Peer authentication failed" in told[OS_USER]
+    assert all("Permission denied" in text for text in seen)
 
 
 def test_pending_migrations_are_told_and_fail_nothing(site: DrillSite, application: Application) -> None:

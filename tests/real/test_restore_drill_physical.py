@@ -208,6 +208,9 @@ def test_check_mode_and_what_is_not_asked_for(drills: Drills) -> None:
     assert not (drills.site.folder / "state" / "records").exists() or found.values["record"] is None
     with pytest.raises(HmsError, match="no store with backups by pg_dump"):
         drills.drill(engines=["pg_dump"])
+    with pytest.raises(HmsError, match="under hospital; those here are under no database") as caught:
+        drills.drill(databases=["hospital"])
+    assert caught.value.reason == "no_backup"
 
 
 def test_a_repository_that_can_not_be_read_is_said(drills: Drills) -> None:

@@ -34,6 +34,8 @@ PORT = 5432
 OWNED = ("data", "tablespaces", "run", "spool", "lock")
 PARTS = (*OWNED, "app", "log", "state", "hba.conf", "ident.conf")
 _LOG_END = 2000
+_THROUGH = 0o710
+"""A folder's group gets to what it knows the name of; others don't."""
 
 
 class Folder:
@@ -95,16 +97,20 @@ class Folder:
             write_atomic(self.hba, hba_text(owner, guest), owner=owner)
             write_atomic(self.ident, ident_text(guest), owner=owner)
             if guest:
-                os.mkdir(self.app, 0o710)
-                os.chown(self.app, entry.pw_uid, pwd.getpwnam(guest).pw_gid)
-                # everything in it but that socket is its owner's alone
-                os.chmod(self.path, 0o711)  # noqa: S103  the guest must get through
+                self._let_through(entry.pw_uid, pwd.getpwnam(guest).pw_gid)
         except OSError as error:
             raise HmsError(
                 f"The folder {self.path} of the throwaway instance can't be made: {error.strerror}.",
                 reason="no_directory",
                 next_step="Name a directory that can be written.",
             ) from error
+
+    def _let_through(self, owner: int, group: int) -> None:
+        """Let a group get to the guest's socket; all else in the folder is its owner's alone."""
+        os.mkdir(self.app, 0o700)
+        for path in (self.app, self.path):
+            os.chown(path, owner, group)
+            os.chmod(path, _THROUGH)
 
     def remove(self, clock: Clock) -> None:
         """End the server and remove what is ours, the marker last."""

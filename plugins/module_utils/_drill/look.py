@@ -26,28 +26,23 @@ from .model import PG_DUMP, PGBACKREST, Aims, AnyTarget, Lost, Order, PhysicalTa
 from .plan import newest, newest_physical, roles_of
 
 _GLOBALS_LIMIT = 16 * 1024 * 1024
+_KINDS = {PG_DUMP: "store with backups by pg_dump", PGBACKREST: "pgBackRest repository"}
+_GIVEN = {PG_DUMP: "store", PGBACKREST: "pgbackrest"}
 _ALL = "SELECT pg_catalog.sum(pg_catalog.pg_database_size(oid)) FROM pg_catalog.pg_database"
 _SIZE = "SELECT pg_catalog.pg_database_size(oid) FROM pg_catalog.pg_database WHERE datname = %s"
 
 
 def aims_of(order: Order, runner: CommandRunner, *, write_cache: bool) -> Aims:
-    """The backups that are to come back. Raises `Refused` where there is none at all."""
+    """The backups that are to come back. Raises `Refused` where there is none at all, or none of a database named."""
     physical, lost = physical_targets(order, runner) if PGBACKREST in order.engines else ([], [])
-    dumps: list[Target] = []
-    problems: tuple[Problem, ...] = ()
-    if PG_DUMP in order.engines:
-        try:
-            dumps, problems = dump_targets(order, runner, write_cache=write_cache)
-        except Refused as error:
-            if error.reason != "no_backup" or not (physical or lost):
-                raise
-            # there need be no dumps where pgBackRest is what is used
-            problems = (Problem("", "", "no_backup", error.message),) if order.sources.specs else ()
-    if not dumps and not physical:
-        if lost:
-            raise lost[0].error
-        raise _nothing("No pgBackRest repository is known here.", "Give config_directory, or pgbackrest.")
-    return Aims((*dumps, *physical), tuple(lost), problems)
+    dumps, problems = dump_targets(order, runner, write_cache=write_cache) if PG_DUMP in order.engines else ([], ())
+    found: tuple[AnyTarget, ...] = (*dumps, *physical)
+    missing = set(order.databases) - {one.database for one in (*found, *lost)}
+    if lost and not (found or missing):
+        raise lost[0].error
+    if missing or not found:
+        raise _none(order, missing, problems)
+    return Aims(found, tuple(lost), problems)
 
 
 def physical_targets(order: Order, runner: CommandRunner) -> tuple[list[PhysicalTarget], list[Lost]]:
@@ -76,26 +71,41 @@ def _newest_in(driver: PgBackRest, order: Order, database: str) -> PhysicalTarge
 
 
 def dump_targets(order: Order, runner: CommandRunner, *, write_cache: bool) -> tuple[list[Target], tuple[Problem, ...]]:
-    """The newest dump of each database."""
+    """The newest dump of each database, and what is wrong: there need be none where pgBackRest is what is used."""
     sources = dataclasses.replace(order.sources.only({"folder", "s3"}), database=None)
     specs = {open_store(spec).name: spec for spec in sources.specs}
     if not specs:
-        raise _nothing("There is no store with backups by pg_dump here.", "Give config_directory, or store.")
+        return [], ()
     seen = look(sources, runner=runner, write_cache=write_cache, windows=False)
     found = []
     for entry in newest(seen.catalog.entries, order.databases):
         only = dataclasses.replace(sources, specs=(specs[entry.store],))
         store = only.stores()[entry.store]
         found.append(Target(entry, store, read_manifest(store, entry), only))
-    lacking = sorted(set(order.databases) - {target.database for target in found})
-    if lacking or not found:
-        problems = " ".join(problem.what for problem in seen.catalog.problems)
-        meant = f" of {', '.join(lacking)}" if lacking else ""
-        raise _nothing(
-            f"There is no full backup{meant} by pg_dump in {', '.join(specs)}. {problems}".strip(),
-            "Make one: playbooks/backup.yml.",
-        )
-    return found, seen.catalog.problems
+    problems = seen.catalog.problems
+    missing = sorted(set(order.databases) - {target.database for target in found})
+    if missing or not found:
+        told = f"There is no full backup{_of(missing)} by pg_dump in {', '.join(specs)}."
+        problems = (*problems, Problem("", "", "no_backup", told))
+    return found, problems
+
+
+def _of(databases: t.Collection[str]) -> str:
+    return f" of {', '.join(sorted(databases))}" if databases else ""
+
+
+def _none(order: Order, missing: t.Collection[str], problems: t.Iterable[Problem]) -> Refused:
+    """Why there is nothing to drill."""
+    told = [problem.what for problem in problems]
+    listed = {database or "no database" for _settings, database in order.sources.pgbackrest}
+    if missing and listed and PGBACKREST in order.engines:
+        wrong, right = ", ".join(sorted(missing)), ", ".join(sorted(listed))
+        told.append(f"No pgBackRest repository is listed under {wrong}; those here are under {right}.")
+    if not told:
+        kinds = " and no ".join(_KINDS[engine] for engine in order.engines)
+        given = " and ".join(_GIVEN[engine] for engine in order.engines)
+        return _nothing(f"There is no {kinds} here.", f"Give config_directory, or {given}.")
+    return _nothing(" ".join(told), "See playbooks/backups.yml for what there is; or make one: playbooks/backup.yml.")
 
 
 def _nothing(message: str, next_step: str) -> Refused:
