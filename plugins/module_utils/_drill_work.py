@@ -12,13 +12,10 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from ._artifact.model import Encryption
-from ._artifact.options import encryption_from
-from ._artifact.sources import Sources, of_params
 from ._backup import policy as policies
 from ._backup.job import DONE, Ports, Say, exit_code, guarded
 from ._backup.notify import human_seconds
-from ._backup.policy_sources import of_policy
+from ._backup.policy_sources import host_of
 from ._clock import Clock, SystemClock, iso
 from ._command import CommandRunner, SystemRunner
 from ._drill.arguments import DRILL, asked_of, drill, order_from
@@ -36,15 +33,6 @@ COMMAND = "restore-drill"
 BY = "module pg_restore_drill"
 
 
-def _found(params: t.Mapping[str, t.Any]) -> tuple[t.Mapping[str, t.Any], Sources, list[Encryption]]:
-    """What the host's own file says, its stores, and what it has to open backups with."""
-    if not params.get("config_directory"):
-        return {}, of_params(params), []
-    policy = policies.load(params["config_directory"])
-    known = [encryption_from(policy.base.get("encryption")), *(job.wish.encryption for job in policy.jobs)]
-    return policy.base, of_policy(policy), known
-
-
 def work(
     params: t.Mapping[str, t.Any],
     *,
@@ -55,7 +43,7 @@ def work(
 ) -> Result:
     """The module's work, and the command's."""
     runner, clock = runner or SystemRunner(), clock or SystemClock()
-    base, sources, known = _found(params)
+    base, sources, known = host_of(params)
 
     def bring_back(task: Task) -> Result:
         asked = asked_of(params.get("assertions"), task.database)

@@ -79,6 +79,10 @@ class Pipeline:
         """
         return self._run(source, sink, chunk=chunk, to_the_end=to_the_end)
 
+    def run(self) -> list[StageResult]:
+        """Give the first stage nothing but its own stdin, and don't read what the last one writes."""
+        return self._run(None, None, chunk=CHUNK, to_the_end=False)
+
     def _run(self, source: Source | None, sink: Sink | None, *, chunk: int, to_the_end: bool) -> list[StageResult]:
         running = _Running(self._deadline, chunk=chunk, to_the_end=to_the_end, stderr_limit=self._stderr_limit)
         try:

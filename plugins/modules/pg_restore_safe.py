@@ -350,11 +350,8 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.hms.postgres.plugins.module_utils import _module
-from ansible_collections.hms.postgres.plugins.module_utils._artifact.options import encryption_from
-from ansible_collections.hms.postgres.plugins.module_utils._artifact.sources import of_params
-from ansible_collections.hms.postgres.plugins.module_utils._backup import policy as policies
 from ansible_collections.hms.postgres.plugins.module_utils._backup.manager import backup
-from ansible_collections.hms.postgres.plugins.module_utils._backup.policy_sources import of_policy
+from ansible_collections.hms.postgres.plugins.module_utils._backup.policy_sources import host_of
 from ansible_collections.hms.postgres.plugins.module_utils._backup.wishes import wish_from
 from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
 from ansible_collections.hms.postgres.plugins.module_utils._command import SystemRunner
@@ -366,13 +363,7 @@ from ansible_collections.hms.postgres.plugins.module_utils._restore.order import
 def work(params: dict[str, t.Any], *, check_mode: bool) -> _module.Result:
     """What rooms may not know of each other is put together here: the host's backup policy, and the restore."""
     runner, clock = SystemRunner(), SystemClock()
-    base: t.Mapping[str, t.Any] = {}
-    if params.get("config_directory"):
-        policy = policies.load(params["config_directory"])
-        base, sources = policy.base, of_policy(policy)
-        known = [encryption_from(base.get("encryption")), *(job.wish.encryption for job in policy.jobs)]
-    else:
-        sources, known = of_params(params), []
+    base, sources, known = host_of(params)
     order = order_from(params, base=base, sources=sources, known=known)
 
     def before() -> _module.Result:

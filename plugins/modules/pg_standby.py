@@ -227,6 +227,7 @@ next_step:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.hms.postgres.plugins.module_utils import _module
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.arguments import PGBACKREST
 from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemClock
 from ansible_collections.hms.postgres.plugins.module_utils._command import SystemRunner
 from ansible_collections.hms.postgres.plugins.module_utils._postgres import connect
@@ -244,15 +245,7 @@ def main() -> None:
             "reuse_data": {"type": "bool", "default": False},
             "clone_method": {"type": "str", "choices": ["basebackup", "pgbackrest"], "default": "basebackup"},
             "clone_fallback": {"type": "bool", "default": False},
-            "pgbackrest": {
-                "type": "dict",
-                "options": {
-                    "config": {"type": "path"},
-                    "stanza": {"type": "str"},
-                    "os_user": {"type": "str"},
-                    "repo": {"type": "int"},
-                },
-            },
+            **PGBACKREST,
             "clone_timeout": {"type": "int", "default": 21600},
             "stream_timeout": {"type": "int", "default": 60},
         },

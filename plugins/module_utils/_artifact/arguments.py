@@ -59,3 +59,14 @@ CONNECTION: Spec = {
     "ssl_root_cert": {"type": "path"},
     "os_user": {"type": "str", "default": "postgres"},
 }
+PGBACKREST: Spec = {
+    "pgbackrest": {
+        "type": "dict",
+        "options": {
+            "config": {"type": "path"},
+            "stanza": {"type": "str"},
+            "os_user": {"type": "str"},
+            "repo": {"type": "int"},
+        },
+    },
+}

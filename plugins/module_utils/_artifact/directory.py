@@ -232,11 +232,13 @@ def listing_of(
     return listing, ""
 
 
-def doubts_of(
+def judge(
     archive: DirectoryArchive, pg_restore: PgRestore, *, deadline: float, os_user: str | None
-) -> tuple[str, ...]:
-    """What does not hold in an archive that has passed by; nothing where all does."""
+) -> tuple[int | None, tuple[str, ...]]:
+    """How many entries an archive has that has passed by, and what does not hold in it."""
     if archive.unreadable:
-        return (archive.unreadable,)
+        return None, (archive.unreadable,)
     listing, complaint = listing_of(archive.toc or b"", pg_restore, deadline=deadline, os_user=os_user)
-    return (f"its table of contents can't be read: {complaint}",) if complaint else archive.doubts(listing)
+    if complaint:
+        return None, (f"its table of contents can't be read: {complaint}",)
+    return listing.entries, archive.doubts(listing)

@@ -39,7 +39,7 @@ def restore_files(
             chain = [*stages, Tar(os_user=os_user).extract_stage(staging.path)]
             Pipeline(chain, deadline=deadline, what="Unpacking for the verification").feed(reader.read)
             stage = restore(os.path.join(staging.path, directory.NAME))
-            Pipeline([stage], deadline=deadline, what=what).feed(lambda _size: b"")
+            Pipeline([stage], deadline=deadline, what=what).run()
     except HmsError as error:
         if error.phase == "tar" and "No space left on device" in error.message:
             error.reason = "staging_full"

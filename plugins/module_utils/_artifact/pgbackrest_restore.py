@@ -49,7 +49,7 @@ def _disk_is_full(tail: str, data: str) -> bool:
 def restore(pipeline: Pipeline, data: str, *, otherwise: str) -> None:
     """Run pgBackRest's restore; its known failures by their names, what to do about others is `otherwise`."""
     try:
-        pipeline.read(lambda _data: None)
+        pipeline.run()
     except ToolFailed as error:
         tail = str(error.details.get("stderr_tail", ""))
         if error.details.get("rc") == RC_LOCKED:

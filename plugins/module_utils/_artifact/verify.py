@@ -21,7 +21,7 @@ from .._pipeline import Pipeline, Source, Stage, Tap
 from .._store.model import ObjectStore
 from .._tools.gpg import reason_of
 from .._tools.pg_restore import HEAD, PgRestore, parse_head
-from .directory import DirectoryArchive, listing_of
+from .directory import DirectoryArchive, judge
 from .keys import Keyring
 from .manifest import Manifest, Member, Verification
 from .streams import ENCRYPTED, Digest, copy, read_stages
@@ -121,7 +121,7 @@ def verify_member(
     if problems or trouble or plain.archive is None:
         entries, doubts = _content(member, plain)
     else:
-        entries, doubts = _directory(plain.archive, pg_restore, deadline, os_user)
+        entries, doubts = judge(plain.archive, pg_restore, deadline=deadline, os_user=os_user)
     # what came out of a damaged object proves nothing further
     problems += (f"{member.name}: {trouble}",) if trouble else () if problems else _doubts(member, plain, doubts)
     return MemberCheck(
@@ -181,18 +181,6 @@ def is_archive(member: Member) -> bool:
 def is_directory(member: Member) -> bool:
     """Whether a member is a folder of pg_dump's as a tar stream, by its name."""
     return ".tar" in member.name
-
-
-def _directory(
-    archive: DirectoryArchive, pg_restore: PgRestore, deadline: float, os_user: str | None
-) -> tuple[int | None, tuple[str, ...]]:
-    """The same as `_content` for a folder: its table of contents is held against its files."""
-    if archive.unreadable:
-        return None, (archive.unreadable,)
-    listing, complaint = listing_of(archive.toc or b"", pg_restore, deadline=deadline, os_user=os_user)
-    if complaint:
-        return None, (f"its table of contents can't be read: {complaint}",)
-    return listing.entries, archive.doubts(listing)
 
 
 def _stored_problems(key: str, member: Member, stored: Digest) -> tuple[str, ...]:

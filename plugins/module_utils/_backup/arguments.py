@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from .._artifact.arguments import CONNECTION, ENCRYPTION, STORE, Spec
+from .._artifact.arguments import CONNECTION, ENCRYPTION, PGBACKREST, STORE, Spec
 
 COUNT: Spec = {"type": "int", "default": 0}
 RETENTION: Spec = {
@@ -51,13 +51,5 @@ BACKUP: Spec = {
     "lock_timeout": {"type": "float", "default": 30.0},
     "timeout": {"type": "float", "default": 86400.0},
     "state_dir": {"type": "path"},
-    "pgbackrest": {
-        "type": "dict",
-        "options": {
-            "config": {"type": "path"},
-            "stanza": {"type": "str"},
-            "os_user": {"type": "str"},
-            "repo": {"type": "int"},
-        },
-    },
+    **PGBACKREST,
 }

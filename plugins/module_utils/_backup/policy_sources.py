@@ -6,10 +6,13 @@
 
 from __future__ import annotations
 
+import typing as t
+
 from .._artifact import pgbackrest_settings
-from .._artifact.options import bad_config
-from .._artifact.sources import Sources
-from .policy import Job, Policy
+from .._artifact.model import Encryption
+from .._artifact.options import bad_config, encryption_from
+from .._artifact.sources import Sources, of_params
+from .policy import Job, Policy, load
 
 
 def of_policy(policy: Policy, database: str | None = None) -> Sources:
@@ -32,6 +35,19 @@ def of_policy(policy: Policy, database: str | None = None) -> Sources:
         tuple(specs),
         tuple(physical),
     )
+
+
+def host_of(params: t.Mapping[str, t.Any]) -> tuple[t.Mapping[str, t.Any], Sources, list[Encryption]]:
+    """For bringing backups back: what the host's own file says, its stores, and what it has to open them with."""
+    if not params.get("config_directory"):
+        return {}, of_params(params), []
+    policy = load(params["config_directory"])
+    return policy.base, of_policy(policy), encryptions_of(policy)
+
+
+def encryptions_of(policy: Policy) -> list[Encryption]:
+    """How a host encrypts: what its file says for all jobs, then each job."""
+    return [encryption_from(policy.base.get("encryption")), *(job.wish.encryption for job in policy.jobs)]
 
 
 def jobs_of(policy: Policy, database: str | None = None) -> tuple[Job, ...]:

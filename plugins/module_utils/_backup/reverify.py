@@ -21,7 +21,7 @@ from .._artifact.clients import find_clients
 from .._artifact.keys import Keyring, reading_keyring
 from .._artifact.manifest import Manifest, Verification
 from .._artifact.model import Encryption
-from .._artifact.options import connection_from, encryption_from
+from .._artifact.options import connection_from
 from .._artifact.running import backup_lock
 from .._artifact.sources import KINDS, Sources, look, of_params
 from .._artifact.staging import look_at
@@ -37,7 +37,7 @@ from .._tools.pg_restore import PgRestore
 from . import policy as policies
 from .deep_verify import DeepVerifier
 from .facts import open_source, read_source
-from .policy_sources import of_policy
+from .policy_sources import encryptions_of, of_policy
 from .wishes import DEFAULT_STATE_DIRECTORY
 
 Which = t.Literal["newest", "unverified", "all"]
@@ -102,7 +102,7 @@ def order_from(params: t.Mapping[str, t.Any]) -> Order:
     if params.get("config_directory"):
         policy = policies.load(params["config_directory"])
         sources = of_policy(policy, params.get("database"))
-        known = [encryption_from(policy.base.get("encryption")), *(job.wish.encryption for job in policy.jobs)]
+        known = encryptions_of(policy)
         places = [job.wish.staging_dir for job in policy.jobs if job.wish.staging_dir]
         given = {**policy.base, **given}
     else:

@@ -11,7 +11,7 @@ import functools
 import socket
 import typing as t
 
-from .._artifact.arguments import CONNECTION, ENCRYPTION, NAMES, STORE, Spec
+from .._artifact.arguments import CONNECTION, ENCRYPTION, NAMES, PGBACKREST, STORE, Spec
 from .._artifact.model import Encryption
 from .._artifact.options import bad_config, connection_from
 from .._artifact.sources import Sources
@@ -68,15 +68,7 @@ DRILL: Spec = {
     **_UNSET,
     **STORE,
     **ENCRYPTION,
-    "pgbackrest": {
-        "type": "dict",
-        "options": {
-            "config": {"type": "path"},
-            "stanza": {"type": "str"},
-            "os_user": {"type": "str"},
-            "repo": {"type": "int"},
-        },
-    },
+    **PGBACKREST,
 }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import typing as t
 
-from .._artifact.arguments import Spec
+from .._artifact.arguments import PGBACKREST, Spec
 from .._artifact.pgbackrest_settings import settings_from
 from .._errors import Refused
 from .._files import read_json
@@ -66,15 +66,7 @@ PITR: Spec = {
     "os_user": {"type": "str"},
     "data_directory": {"type": "path"},
     "state_dir": {"type": "path"},
-    "pgbackrest": {
-        "type": "dict",
-        "options": {
-            "config": {"type": "path"},
-            "stanza": {"type": "str"},
-            "os_user": {"type": "str"},
-            "repo": {"type": "int"},
-        },
-    },
+    **PGBACKREST,
 }
 _HOST_S = ("cluster", "environment", "database", "login_host", "login_port", "login_user", "os_user", "state_dir")
 

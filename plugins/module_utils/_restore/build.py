@@ -18,7 +18,7 @@ import typing as t
 from .._artifact import properties as shared
 from .._artifact.database import Connect, DatabaseFacts, read_database
 from .._artifact.manifest import Manifest
-from .._artifact.scratch import create_statement, drop_database, take_name
+from .._artifact.scratch import create_statement, drop_database, settle, take_name
 from .._artifact.step_record import StepRecord
 from .._clock import iso
 from .._errors import HmsError, defect
@@ -104,15 +104,14 @@ class Builder:
     def _create(self) -> str:
         maintenance, quoted = self._seen.maintenance, quote_identifier(self._name)
         maintenance.execute(f"DROP DATABASE IF EXISTS {quoted} WITH (FORCE)")
-        limit = self._order.jobs + 5
+        limit = self._order.workers + 5
         made = create_statement(self._name, self._shape.database, self._seen.target.server.major, limit=limit)
         space = self._shape.properties.get("tablespace") or "pg_default"
         if space != "pg_default" and space in self._seen.target.tablespaces:
             made += f" TABLESPACE {quote_identifier(space)}"
         maintenance.execute(made)
         maintenance.execute(f"REVOKE ALL ON DATABASE {quoted} FROM PUBLIC")
-        # its catalogs have holes until then: on a disk that fills up later no checkpoint could be written, so no drop
-        maintenance.execute("CHECKPOINT")
+        settle(maintenance)
         return f"{self._shape.database.encoding}, {self._shape.database.collate}"
 
     def _load(self) -> str:
@@ -134,7 +133,7 @@ class Builder:
         return session
 
     def _team(self, what: str) -> Team:
-        return Team(self._open, self._order.jobs, deadline=self._seen.pourer.deadline, what=what)
+        return Team(self._open, self._order.workers, deadline=self._seen.pourer.deadline, what=what)
 
     def _analyze(self) -> str:
         with self._team("ANALYZE") as team:

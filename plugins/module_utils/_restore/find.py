@@ -97,10 +97,16 @@ def plain_name(name: str) -> str:
     return name[: -len(ending)] if ending else name
 
 
+def jobs_of(artifact: Artifact, order: Order) -> int:
+    """How many jobs of pg_restore load it. Nobody's archive comes to lie on a disk because we thought of several."""
+    if is_directory(artifact.member):
+        return order.workers
+    return order.jobs or 1 if artifact.kind == "archive" else 1
+
+
 def lies_in(artifact: Artifact, order: Order) -> str:
     """The folder where it lies decrypted meanwhile, '' for none."""
-    several = artifact.kind == "archive" and order.jobs > 1 and order.spill
-    return order.work_dir if several or is_directory(artifact.member) else ""
+    return order.work_dir if is_directory(artifact.member) or jobs_of(artifact, order) > 1 else ""
 
 
 def refused(reason: str, message: str, next_step: str) -> Refused:

@@ -15,7 +15,7 @@ import dataclasses
 import typing as t
 
 from .._artifact.database import DatabaseFacts
-from .._artifact.directory import DirectoryArchive, doubts_of
+from .._artifact.directory import DirectoryArchive, judge
 from .._artifact.step_record import StepRecord
 from .._artifact.verify import is_directory
 from .._clock import wait_until
@@ -99,7 +99,7 @@ class InPlace:
 
     def _raise_doubts(self, found: DirectoryArchive, program: PgRestore) -> None:
         deadline, os_user = self._seen.pourer.deadline, self._order.os_user
-        doubts = doubts_of(found, program, deadline=deadline, os_user=os_user)
+        _entries, doubts = judge(found, program, deadline=deadline, os_user=os_user)
         if doubts:
             raise HmsError(
                 f"{self._seen.artifact.name} can't be restored: {'; '.join(doubts)}.",

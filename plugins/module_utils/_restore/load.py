@@ -30,6 +30,7 @@ from .._pipeline import Pipeline, Stage
 from .._postgres import ConnectionParams, Session
 from .._tools.pg_restore import PgRestore
 from .._tools.tar import Tar
+from .find import jobs_of
 from .look import Look
 from .model import Order
 from .pour import explained, no_room
@@ -77,6 +78,7 @@ class Loader:
         self._params = params
         self._session = session
         self._no_tablespaces = no_tablespaces
+        self._jobs = jobs_of(seen.artifact, order)
         self._what = f"The restore of {seen.artifact.name}"
 
     def load(self) -> str:
@@ -93,50 +95,44 @@ class Loader:
             return "ran the script to its end"
         if is_directory(artifact.member):
             return self._from_folder()
-        if self._order.jobs > 1 and self._order.spill:
+        if self._jobs > 1:
             return self._from_file()
         stored = pourer.pour(artifact.member, what=self._what, last=[self._program()])
         return f"{stored.bytes} stored bytes, SHA-256 {stored.sha256}; one job"
 
-    def _tool(self) -> PgRestore:
-        return PgRestore(self._seen.clients.pg_restore.path, os_user=self._order.os_user)
-
     def _program(self, folder: str | None = None) -> Stage:
-        jobs = self._order.jobs
-        stage = self._tool().into_database_stage(self._params, owners=True, directory=folder, jobs=jobs)
+        tool = PgRestore(self._seen.clients.pg_restore.path, os_user=self._order.os_user)
+        stage = tool.into_database_stage(self._params, owners=True, directory=folder, jobs=self._jobs)
         # a subscription would fight for the original's slot
         argv = (*stage.argv, "--no-subscriptions", *(["--no-tablespaces"] if self._no_tablespaces else []))
         return dataclasses.replace(stage, argv=argv, env={**stage.env, "PGOPTIONS": self._settings()})
 
     def _settings(self) -> str:
         seen = self._seen
-        memory = sorting_memory(int(seen.maintenance.value(_SORTING)), available_memory(), self._order.jobs)
+        memory = sorting_memory(int(seen.maintenance.value(_SORTING)), available_memory(), self._jobs)
         found = {**_SPEED, "maintenance_work_mem": f"{memory // 1024}kB"}
         if seen.target.server.major >= 14:
             found.update(_NOTICE_A_KILL)
         return " ".join(f"-c {name}={value}" for name, value in found.items())
 
-    def _told(self, error: HmsError) -> HmsError:
-        return explained(error, self._seen.artifact.member.name)
-
     def _from_file(self) -> str:
-        pourer, jobs = self._seen.pourer, self._order.jobs
-        staged = pourer.staged(self._seen.artifact.member, self._order.work_dir)
+        staged = self._seen.pourer.staged(self._seen.artifact.member, self._order.work_dir)
         try:
             stage = self._program()
-            argv = (*stage.argv, f"--jobs={jobs}", "/dev/stdin")
+            argv = (*stage.argv, f"--jobs={self._jobs}", "/dev/stdin")
             self._run(dataclasses.replace(stage, argv=argv, stdin=staged.fileno()))
         finally:
             staged.close()
-        return f"staged in a file without a name; {jobs} jobs"
+        return f"staged in a file without a name; {self._jobs} jobs"
 
     def _run(self, stage: Stage) -> None:
         try:
             # workers that outlive pg_restore would keep its stdout open, so nobody reads that
-            chain = Pipeline([stage], deadline=self._seen.pourer.deadline, what=self._what)
-            chain.read(lambda _data: None) if stage.stdin is not None else chain.feed(lambda _size: b"")
+            Pipeline([stage], deadline=self._seen.pourer.deadline, what=self._what).run()
         except HmsError as error:
-            raise (self._told(error) if error.reason == "stage_failed" else error) from error
+            if error.reason != "stage_failed":
+                raise
+            raise explained(error, self._seen.artifact.member.name) from error
 
     def _from_folder(self) -> str:
         """Unpack it to a disk, where a guard removes it whatever becomes of us."""
@@ -149,7 +145,7 @@ class Loader:
             except HmsError as error:
                 raise _unpacking(error, place) from error
             self._run(self._program(os.path.join(staging.path, directory.NAME)))
-        return f"{stored.bytes} stored bytes, SHA-256 {stored.sha256}; unpacked in {place}; {order.jobs} jobs"
+        return f"{stored.bytes} stored bytes, SHA-256 {stored.sha256}; unpacked in {place}; {self._jobs} jobs"
 
 
 def staging_place(order: Order) -> str:
@@ -164,19 +160,14 @@ def staging_place(order: Order) -> str:
             os.chmod(order.work_dir, mode)
             os.chown(place, entry.pw_uid, entry.pw_gid)
     except OSError as error:
-        raise no_room(order.work_dir, error) from error
+        raise no_room(order.work_dir, error.strerror, unpacked=True) from error
     return place
 
 
 def _unpacking(error: HmsError, place: str) -> HmsError:
     tail = str(error.details.get("stderr_tail", ""))
     if "No space left on device" in f"{error.message} {tail}":
-        return HmsError(
-            f"The artifact can't be unpacked in {place}: No space left on device.",
-            reason="no_room",
-            phase="stage",
-            next_step="Make room there, or give another work_dir. A backup in the custom format needs none.",
-        )
+        return no_room(place, "No space left on device", unpacked=True)
     if error.reason == "restore_failed":
         error.reason, error.phase = "artifact_damaged", "unpack"
         error.next_step = "Use another copy, or another backup."

@@ -12,6 +12,7 @@ import typing as t
 from .._artifact.model import Encryption
 from .._artifact.sources import Sources
 from .._postgres import ConnectionParams
+from .._tools.compressors import default_threads
 
 Strategy = t.Literal["swap", "in_place"]
 Sessions = t.Literal["refuse", "wait", "terminate"]
@@ -52,9 +53,8 @@ class Order:
         masks: SQL files that run in the scratch database before it is handed over.
         sessions: what is done with the live database's sessions before it goes (in_place).
         keep_days: how long the old database is to be kept.
-        jobs: how many restore, and prove.
-        spill: whether an archive may lie decrypted in work_dir, for several jobs to read it.
-        work_dir: where that is, and where the directory format is unpacked.
+        jobs: how many restore, and prove; None where nobody said.
+        work_dir: where an archive lies decrypted for several jobs, and where the directory format is unpacked.
     """
 
     cluster: str
@@ -66,8 +66,7 @@ class Order:
     backup: str = "latest"
     encryption: Encryption = dataclasses.field(default_factory=Encryption)
     strategy: Strategy = "swap"
-    jobs: int = 1
-    spill: bool = True
+    jobs: int | None = None
     assertions: tuple[Assertion, ...] = ()
     masks: tuple[str, ...] = ()
     keep_failed: bool = False
@@ -89,3 +88,8 @@ class Order:
     def database(self) -> str:
         """The database that is to come back."""
         return self.connection.dbname
+
+    @property
+    def workers(self) -> int:
+        """How many sessions prove it, and how many jobs read files that lie on a disk anyway."""
+        return self.jobs or default_threads()

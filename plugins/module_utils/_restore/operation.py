@@ -134,7 +134,7 @@ class RestoreOperation:
                 "database": order.database,
                 "backup": order.backup,
                 "strategy": order.strategy,
-                "jobs": order.jobs,
+                "jobs": order.workers,
                 "masks": list(order.masks),
                 "force": sorted(order.force),
                 "confirm": order.confirm,

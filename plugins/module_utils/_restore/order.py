@@ -13,7 +13,6 @@ import typing as t
 from .._artifact.model import Encryption
 from .._artifact.options import CONNECTION, bad_config, connection_from
 from .._artifact.sources import Sources
-from .._tools.compressors import default_threads
 from .model import Assertion, Order
 from .validate import text_of
 
@@ -39,8 +38,8 @@ def order_from(
     if not values.get("database"):
         raise bad_config("No database is named.", "Say which database is to come back.")
     state_dir = values.get("state_dir") or f"/var/lib/hms-postgres/{sources.cluster}"
-    jobs = int(given.get("jobs", default_threads()))
-    if jobs < 1:
+    jobs = int(given["jobs"]) if "jobs" in given else None
+    if jobs is not None and jobs < 1:
         raise bad_config("jobs is less than 1.")
     return Order(
         cluster=sources.cluster,
@@ -58,8 +57,6 @@ def order_from(
         confirm=str(given.get("confirm") or ""),
         force=frozenset(given.get("force") or ()),
         jobs=jobs,
-        # several jobs are our own idea where nobody asked for them: then nothing is to lie on a disk for their sake
-        spill="jobs" in given,
         work_dir=given.get("work_dir") or os.path.join(state_dir, "restore"),
         **{name: given[name] for name in _TAKEN if name in given},
     )

@@ -14,7 +14,7 @@ from .._artifact.verify import is_directory
 from .._clock import iso
 from .._errors import Refused
 from .facts import TargetFacts
-from .find import Artifact, lies_in, plain_name
+from .find import Artifact, jobs_of, lies_in, plain_name
 from .model import FORCEABLE, Order
 from .names import before_name, scratch_name
 from .outline import Outline
@@ -118,7 +118,7 @@ def _steps(order: Order, artifact: Artifact, plan: RestorePlan) -> t.Iterator[st
         yield f"unpack it, decrypted, into a folder in {plan.staged} that is removed whatever happens"
     elif plan.staged:
         yield f"stage the archive, decrypted, in a file without a name in {plan.staged}"
-    jobs = order.jobs if plan.staged else 1
+    jobs = jobs_of(artifact, order)
     how = "run the script" if artifact.kind == "sql" else f"pg_restore with {jobs} job(s), stop at the first error"
     yield f"{how}, then ANALYZE"
     yield "compare rows, large objects, constraints, indexes and migrations"

@@ -141,14 +141,14 @@ class Pourer:
                 os.makedirs(folder, mode=0o700, exist_ok=True)
                 target = unfinished.enter_context(tempfile.TemporaryFile(dir=folder))
             except OSError as error:
-                raise no_room(folder, error) from error
+                raise no_room(folder, error.strerror) from error
             unfinished.callback(_close, target)
 
             def sink(data: bytes) -> None:
                 try:
                     target.write(data)
                 except OSError as error:
-                    raise no_room(folder, error) from error
+                    raise no_room(folder, error.strerror) from error
 
             if self.os_user is not None:
                 os.fchown(target.fileno(), pwd.getpwnam(self.os_user).pw_uid, -1)
@@ -156,7 +156,7 @@ class Pourer:
             try:
                 target.flush()
             except OSError as error:
-                raise no_room(folder, error) from error
+                raise no_room(folder, error.strerror) from error
             target.seek(0)
             unfinished.pop_all()  # whoever asked for it closes it
             return target
@@ -175,13 +175,17 @@ def _ends_in_program(stages: t.Sequence[Stage | Tap]) -> bool:
     return bool(stages) and stages[-1].name in ("pg_restore", "tar")
 
 
-def no_room(folder: str, error: OSError) -> HmsError:
-    """The error for a place where there is no room for what is decrypted."""
+_NO_FILE = "restore with jobs: 1, which stages nothing"
+_NO_FOLDER = "restore a backup in the custom format, which needs none"
+
+
+def no_room(folder: str, why: str | None, *, unpacked: bool = False) -> HmsError:
+    """The error for a place where what is decrypted can't lie."""
     return HmsError(
-        f"The archive can't be staged in {folder}: {error.strerror}.",
+        f"The archive can't be {'unpacked' if unpacked else 'staged'} in {folder}: {why}.",
         reason="no_room",
         phase="stage",
-        next_step="Make room there, give another work_dir, or restore with jobs: 1, which stages nothing.",
+        next_step=f"Make room there, give another work_dir, or {_NO_FOLDER if unpacked else _NO_FILE}.",
     )
 
 

@@ -182,8 +182,9 @@ def test_where_it_lies_decrypted_meanwhile() -> None:
     folder = dataclasses.replace(archive, member=Member("data", "data.tar.zst.gpg", 100, ""))
     cases: list[tuple[Order, Artifact, str]] = [
         (order(jobs=4), archive, "without a name"),
-        (order(jobs=4, spill=False), archive, ""),
+        (order(jobs=None), archive, ""),
         (order(jobs=1), archive, ""),
+        (order(jobs=None), folder, "unpacked and unencrypted"),
         (order(jobs=1), folder, "unpacked and unencrypted"),
         (order(jobs=4), artifact(), "without a name"),
         (order(jobs=4, allow_plain_sql=True), artifact(name="old.sql.gz"), ""),
