@@ -13,6 +13,7 @@ from ansible_collections.hms.postgres.tests.bench import (
     failover_bench,
     incremental_bench,
     listing_bench,
+    pitr_bench,
     restore_bench,
     swap_bench,
     switchover_bench,
@@ -26,6 +27,7 @@ BENCHES = {
     "listing": listing_bench.main,
     "swap": swap_bench.main,
     "restore": restore_bench.main,
+    "pitr": pitr_bench.main,
 }
 
 

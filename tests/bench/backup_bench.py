@@ -134,7 +134,7 @@ class Ours:
         process = self._site.start_module(encryption=self._encryption, timeout=3600.0, **changes)
         peak = 0
         while process.poll() is None:
-            peak = max(peak, _peak(process.pid))
+            peak = max(peak, peak_memory(process.pid))
             time.sleep(0.05)
         seconds = time.monotonic() - begun
         found = self._site.module_output()
@@ -147,7 +147,8 @@ class Ours:
             backup_site.remove_tree(path)
 
 
-def _peak(pid: int) -> int:
+def peak_memory(pid: int) -> int:
+    """The most bytes that a process has had in memory so far; 0 when it is gone."""
     with contextlib.suppress(OSError, IndexError, ValueError):
         status = pathlib.Path(f"/proc/{pid}/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024

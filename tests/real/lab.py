@@ -26,6 +26,7 @@ import typing as t
 
 OS_USER = "postgres"
 NAME = "hmstest"
+DIRECTORY = "/var/tmp"
 FIRST_PORT, LAST_PORT = 27000, 27999
 VERSION = max((int(path.name) for path in pathlib.Path("/usr/lib/postgresql").glob("[0-9][0-9]")), default=0)
 BINARIES = pathlib.Path(f"/usr/lib/postgresql/{VERSION}/bin")
@@ -289,8 +290,8 @@ pidfile = {folder}/pgbouncer.pid
 class Lab:
     """Makes instances and poolers, and removes what it made."""
 
-    def __init__(self) -> None:
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{NAME}-{os.getpid()}-", dir="/var/tmp"))
+    def __init__(self, directory: str = DIRECTORY) -> None:
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{NAME}-{os.getpid()}-", dir=directory))
         self.folder.chmod(0o755)
         self._instances: list[Instance] = []
         self._poolers: list[Pooler] = []
@@ -412,14 +413,14 @@ def remove_instance(name: str, data: pathlib.Path) -> None:
     instance.log.unlink(missing_ok=True)
 
 
-def clear_stale() -> None:
+def clear_stale(directory: str = DIRECTORY) -> None:
     """Remove what interrupted runs left: instances and folders that hold the id of a process which is gone."""
     for path in pathlib.Path(f"/etc/postgresql/{VERSION}").glob(f"{NAME}*"):
         match = _STALE.match(path.name)
         if match and not process_alive(int(match["pid"])):
             found = re.search(r"^data_directory = '(?P<data>[^']+)'", _read(path / "postgresql.conf"), re.MULTILINE)
             remove_instance(path.name, pathlib.Path(found["data"] if found else "/nonexistent/data"))
-    for folder in pathlib.Path("/var/tmp").glob(f"{NAME}-*"):
+    for folder in pathlib.Path(directory).glob(f"{NAME}-*"):
         pid = folder.name.split("-")[1]
         if pid.isdigit() and not process_alive(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)
