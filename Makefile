@@ -12,6 +12,8 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= /usr/bin/python3
 # How many gates run at a time.
 JOBS ?= 2
+# How many files of tests/real: they wait for servers half of their time.
+REAL_JOBS ?= 3
 # Passed to pytest and to ansible-playbook: make unit PYTEST_ARGS='-k plan', make demo ANSIBLE_ARGS=-v
 PYTEST_ARGS ?=
 ANSIBLE_ARGS ?=
@@ -155,7 +157,7 @@ test-fast: ## lint and unit tests together: what to run before each commit
 real: $(VENV)/dev.stamp ## run tests/real against real PostgreSQL and PgBouncer servers that the tests start and remove
 	@$(APT) $(POSTGRES_PACKAGES) $(BACKUP_PACKAGES) $(DJANGO_PACKAGES)
 	@echo "== tests against real servers"
-	@$(KEEPING) $(AS_ROOT) $(PYTEST) --numprocesses=$(JOBS) --dist=loadfile tests/real $(PYTEST_ARGS)
+	@$(KEEPING) $(AS_ROOT) $(PYTEST) --numprocesses=$(REAL_JOBS) --dist=loadfile tests/real $(PYTEST_ARGS)
 
 .PHONY: lab-default
 lab-default: $(VENV)/dev.stamp ## molecule: provision virgin hosts, twice, and verify them
