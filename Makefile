@@ -157,7 +157,7 @@ test-fast: ## lint and unit tests together: what to run before each commit
 real: $(VENV)/dev.stamp ## run tests/real against real PostgreSQL and PgBouncer servers that the tests start and remove
 	@$(APT) $(POSTGRES_PACKAGES) $(BACKUP_PACKAGES) $(DJANGO_PACKAGES)
 	@echo "== tests against real servers"
-	@$(KEEPING) $(AS_ROOT) $(PYTEST) --numprocesses=$(REAL_JOBS) --dist=loadfile tests/real $(PYTEST_ARGS)
+	@$(KEEPING) $(AS_ROOT) $(PYTEST) --numprocesses=$(REAL_JOBS) --dist=loadfile --no-loadscope-reorder tests/real $(PYTEST_ARGS)
 
 .PHONY: lab-default
 lab-default: $(VENV)/dev.stamp ## molecule: provision virgin hosts, twice, and verify them
