@@ -50,6 +50,7 @@ class S3Reader:
             except Exception as error:
                 failures += 1
                 if failures >= self._bucket.attempts:
+                    self.close()
                     raise s3_error(self._bucket.name, self._key, "read", error) from error
             self.close()
             self._sleep(min(0.5 * 2**failures, _LONGEST_PAUSE))
@@ -57,7 +58,9 @@ class S3Reader:
 
     def _reopen(self) -> None:
         answer = self._bucket.call("get_object", "read", self._key, Range=f"bytes={self._offset}-", IfMatch=self._etag)
+        self._body = answer["Body"]
         if answer["ETag"] != self._etag or answer["ContentLength"] != self._total - self._offset:
+            self.close()
             raise HmsError(
                 f"{self._bucket.name}/{self._key} was replaced while it was read.",
                 reason="store_failed",
@@ -65,7 +68,6 @@ class S3Reader:
                 next_step="Find out who writes there; objects of backups are never replaced.",
                 details={"store": self._bucket.name, "key": self._key},
             )
-        self._body = answer["Body"]
 
     def close(self) -> None:
         """Let go."""

@@ -26,6 +26,7 @@ class Body:
 
     def __init__(self, data: bytes, breaks: int | None) -> None:
         self._data, self._breaks = data, breaks
+        self.closed = False
 
     def read(self, size: int) -> bytes:
         if self._breaks is not None:
@@ -37,7 +38,8 @@ class Body:
         return piece
 
     def close(self) -> None:
-        """Nothing to let go."""
+        """Let the connection go."""
+        self.closed = True
 
 
 class FakeBucket(Bucket):
@@ -47,6 +49,7 @@ class FakeBucket(Bucket):
         super().__init__(S3Spec("bucket", attempts=3))
         self._breaks = list(breaks)
         self.asked: list[tuple[str | None, str | None]] = []
+        self.bodies: list[Body] = []
         self.tag = tag
 
     def call(self, operation: str, what: str, key: str = "", **parameters: t.Any) -> dict[str, t.Any]:  # noqa: ARG002  the real one's
@@ -54,7 +57,8 @@ class FakeBucket(Bucket):
         self.asked.append((wanted, parameters.get("IfMatch")))
         start = int(wanted[len("bytes=") : -1]) if wanted else 0
         tag = self.tag if wanted else "tag"
-        return {"Body": Body(DATA[start:], self._breaks.pop(0)), "ETag": tag, "ContentLength": len(DATA) - start}
+        self.bodies.append(Body(DATA[start:], self._breaks.pop(0)))
+        return {"Body": self.bodies[-1], "ETag": tag, "ContentLength": len(DATA) - start}
 
 
 def read(bucket: Bucket, pauses: list[float]) -> bytes:
@@ -72,15 +76,19 @@ def test_reading_goes_on_where_it_broke_off() -> None:
 
 def test_reading_ends_where_nothing_comes_any_more() -> None:
     pauses: list[float] = []
+    bucket = FakeBucket(40, 0, 0, 0)
     with pytest.raises(HmsError, match="Cannot read s3://bucket/a: ConnectionError") as caught:
-        read(FakeBucket(40, 0, 0, 0), pauses)
+        read(bucket, pauses)
     assert caught.value.reason == "store_unreachable"
     assert len(pauses) == 2
+    assert [body.closed for body in bucket.bodies] == [True, True, True]
 
 
 def test_reading_does_not_mix_two_objects() -> None:
+    bucket = FakeBucket(40, None, tag="other")
     with pytest.raises(HmsError, match="was replaced while it was read"):
-        read(FakeBucket(40, None, tag="other"), [])
+        read(bucket, [])
+    assert [body.closed for body in bucket.bodies] == [True, True], "no connection is left open"
 
 
 def test_small_objects_are_read_whole() -> None:
