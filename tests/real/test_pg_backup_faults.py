@@ -328,7 +328,7 @@ class Hook:
 
         def meanwhile() -> None:
             try:
-                until(self.reached.exists, "pg_dump is started", seconds=30)
+                until(lambda: os.path.exists(self.reached), "pg_dump is started", seconds=30)
                 between()
             except BaseException as error:  # noqa: BLE001  raised again in the test's own thread
                 trouble.append(error)
