@@ -242,7 +242,7 @@ class Agent:
     def _answer(self, message: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         started = self._context.clock.monotonic()
         verb, args = str(message.get("verb")), message.get("args") or {}
-        result, error = _attempt(f"verb {verb!r}", lambda: self._verbs[verb](**args))
+        result, error = _attempt(f"verb {verb!r}", lambda: self._verbs[verb](**args), passes=(ChannelLost,))
         reply: dict[str, t.Any] = {"n": message.get("n"), "ok": error is None}
         reply.update(result=result) if error is None else reply.update(error=error.as_dict())
         reply["took"] = round(self._context.clock.monotonic() - started, 6)
@@ -277,15 +277,19 @@ class Agent:
                 context.note("deadman_failed", lazy=False, error=error.as_dict())
 
 
-def _attempt(what: str, work: t.Callable[[], t.Any]) -> tuple[t.Any, HmsError | None]:
-    """What it gives, or what was wrong with it: a defect must be told too, and end neither line nor dead-man."""
+def _attempt(
+    what: str, work: t.Callable[[], t.Any], *, passes: tuple[type[Exception], ...] = ()
+) -> tuple[t.Any, HmsError | None]:
+    """What it gives, or what was wrong with it; only what `passes` is raised."""
     try:
         return work(), None
     except HmsError as error:
         return None, error
-    except ChannelLost:
+    except passes:
         raise
-    except Exception as error:  # noqa: BLE001  a defect has any type, and is handed on with its traceback
+    # A net this wide, because a defect may have any type while clients are held. It must reach the operator as an
+    # answer, or the journal with its traceback, and end neither the line nor the other act of the dead-man.
+    except Exception as error:  # noqa: BLE001  # whatever its type, it is told, and ends neither line nor dead-man
         text = f"The agent's {what} broke: {type(error).__name__}: {error}"
         return None, HmsError(text, reason="agent_defect", details={"traceback": traceback.format_exc()[-4000:]})
 

@@ -260,7 +260,7 @@ def test_a_lost_channel_lets_the_dead_man_act(wire: Wire, tmp_path: pathlib.Path
     assert notes(tmp_path) == ["locked", "channel_lost"]
 
 
-@pytest.mark.parametrize("dies", [HmsError("no server"), RuntimeError("a defect")])
+@pytest.mark.parametrize("dies", [HmsError("no server"), RuntimeError("a defect"), ChannelLost("once more")])
 def test_a_dead_man_that_breaks_says_so(wire: Wire, tmp_path: pathlib.Path, dies: Exception) -> None:
     handler = Handler()
     handler.dies = dies
