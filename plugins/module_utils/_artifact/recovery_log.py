@@ -13,6 +13,7 @@ _RESTORED = re.compile(r'LOG:  restored log file "(?P<name>[0-9A-F]{24})" from a
 _LAST = re.compile(r"last completed transaction was at log time (?P<time>\S+ \S+)")
 _GRAVE = re.compile(r"(?:FATAL|PANIC):  (?P<text>.*)")
 _FETCH = re.compile(r"ERROR: (?P<text>\[\d+\]: .*)")
+_LATE = re.compile(r"^\[0*82\]: .* asynchronously after ")
 _NOISE = ("the database system is", "terminating")
 
 
@@ -29,8 +30,9 @@ def ended(log: str) -> bool:
 
 
 def fetch_errors(log: str) -> list[str]:
-    """Why pgBackRest could not fetch WAL that is there."""
-    return list(dict.fromkeys(match["text"].strip() for match in _FETCH.finditer(log)))[-3:]
+    """Why pgBackRest could not fetch WAL that is there. What came too late ahead of time was then fetched by itself."""
+    told = dict.fromkeys(match["text"].strip() for match in _FETCH.finditer(log))
+    return [text for text in told if not _LATE.search(text)][-3:]
 
 
 def stopped_at(log: str) -> str:

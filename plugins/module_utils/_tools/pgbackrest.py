@@ -23,6 +23,9 @@ from .._pipeline import Stage
 NO_EXPIRY = 9999999
 """A number of full backups that nobody reaches: what is kept is for our own retention to say."""
 
+AHEAD_SECONDS = 5
+"""How long a recovering server waits for a segment that is fetched ahead of time, before it is fetched by itself."""
+
 RC_NOT_ARCHIVED = 1
 RC_FILE_MISSING = 55
 RC_LOCKED = 50
@@ -360,15 +363,19 @@ class PgBackRest:
         return Stage("pgbackrest", tuple(argv), os_user=self.os_user)
 
     def archive_get_command(self, *, data: str, spool_path: str, lock_path: str) -> str:
-        """What a server calls for WAL of the archive; PostgreSQL puts the names in."""
-        argv = [
-            *self._beginning("archive-get"),
-            f"--pg1-path={data}",
-            "--archive-async",
-            f"--spool-path={spool_path}",
-            f"--lock-path={lock_path}",
-        ]
-        return " ".join(shlex.quote(part).replace("%", "%%") for part in argv) + ' %f "%p"'
+        """What a server calls for WAL of the archive; PostgreSQL puts the names in.
+
+        Segments are fetched ahead of time, and one that doesn't come that way is fetched by itself. Before 2.59, where
+        the timeline changes, the process that was to fetch the new one's segment may end without a word because that of
+        the old one holds the lock. The server would be told that the segment can't be had, take it for the end of the
+        archive, and open without what was committed after it.
+        """
+        ahead = ("--archive-async", f"--archive-timeout={AHEAD_SECONDS}", f"--spool-path={spool_path}")
+        calls = []
+        for way in (ahead, ("--no-archive-async",)):
+            argv = [*self._beginning("archive-get"), f"--pg1-path={data}", *way, f"--lock-path={lock_path}"]
+            calls.append(" ".join(shlex.quote(part).replace("%", "%%") for part in argv) + ' %f "%p"')
+        return " || ".join(calls)
 
     def archive_get(self, segment: str, path: str, *, data: str) -> bool:
         """Fetch one file of the archive; False where it isn't there. `data` is of the same cluster."""

@@ -20,14 +20,19 @@ UNFINISHED = "backup.manifest"
 
 PATIENCE = 10
 """Seconds that one call of restore_command may take. A promotion waits for the one that is under way, and pgBackRest
-itself tries for minutes to reach a store that is gone: measured 150 seconds and more. What it fetches asynchronously
-goes on meanwhile. The end by `timeout` counts as "not there", so the server comes back; a signal would stop it."""
+itself tries for minutes to reach a store that is gone: measured 150 seconds and more. The end by `timeout` counts as
+"not there", so the server comes back; a signal would stop it."""
 
 
 def restore_command(config: str, stanza: str) -> str:
-    """What the server calls for a segment that it lacks; the same as the role hms.postgres.postgresql sets."""
+    """What the server calls for a segment that it lacks; the same as the role hms.postgres.postgresql sets.
+
+    Each is fetched by itself. Fetching ahead of time would wait in vain now and then where the timeline changes (see
+    `PgBackRest.archive_get_command`), and just there standbys are to follow a new primary, and commits wait for them.
+    """
     options = " ".join(shlex.quote(option) for option in (f"--config={config}", f"--stanza={stanza}"))
-    return f'timeout --foreground {PATIENCE} pgbackrest {options.replace("%", "%%")} archive-get %f "%p"'
+    call = f"pgbackrest {options} --no-archive-async".replace("%", "%%")
+    return f'timeout --foreground {PATIENCE} {call} archive-get %f "%p"'
 
 
 class PgBackRestStandby(PgBackRest):

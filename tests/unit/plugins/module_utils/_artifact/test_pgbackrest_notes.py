@@ -57,6 +57,7 @@ def test_a_note_that_is_not_ours_counts_as_none() -> None:
 LOG = """\
 2026-11-22 10:00:00.000 UTC [7] LOG:  restored log file "000000010000000000000003" from archive
 2026-11-22 10:00:00.100 UTC [9] FATAL:  the database system is starting up
+ERROR: [082]: unable to get WAL file '000000010000000000000004' from the archive asynchronously after 5 second(s)
 ERROR: [029]: unable to decrypt header
 2026-11-22 10:00:00.200 UTC [7] LOG:  restored log file "000000010000000000000004" from archive
 2026-11-22 10:00:00.300 UTC [7] LOG:  last completed transaction was at log time 2026-11-22 09:59:59.5+00

@@ -84,7 +84,8 @@ def test_other_output_is_not_guessed_at(output: str) -> None:
 
 def test_the_restore_command_has_an_end_and_needs_no_quotes_of_its_own() -> None:
     assert restore_command("/etc/br.conf", "hospital") == (
-        'timeout --foreground 10 pgbackrest --config=/etc/br.conf --stanza=hospital archive-get %f "%p"'
+        "timeout --foreground 10 pgbackrest --config=/etc/br.conf --stanza=hospital --no-archive-async "
+        'archive-get %f "%p"'
     )
     assert "'--config=/a b/100%%'" in restore_command("/a b/100%", "hospital")
 
