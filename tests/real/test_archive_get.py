@@ -15,7 +15,7 @@ import typing as t
 
 import pytest
 
-from ansible_collections.hms.postgres.plugins.module_utils._tools.pgbackrest_standby import restore_command
+from ansible_collections.hms.postgres.plugins.module_utils._tools import pgbackrest_fetch
 from ansible_collections.hms.postgres.tests.real.lab import OS_USER, Lab, until
 from ansible_collections.hms.postgres.tests.real.pgbackrest_site import STANZA, Site, begin, make_site, own
 
@@ -81,9 +81,11 @@ def processes(*words: str) -> list[list[str]]:
 def fetch(request: pytest.FixtureRequest, site: Site) -> Caller:
     """What a restored server calls, and what a standby calls."""
     if request.param == "standby":
-        return Caller(site, restore_command(str(site.config), STANZA), site.folder / "lock")
+        return Caller(site, pgbackrest_fetch.for_standby(str(site.config), STANZA), site.folder / "lock")
     spool, locks = (own(_made(site.folder / f"{name}-of-recovery")) for name in ("spool", "lock"))
-    command = site.driver.archive_get_command(data=str(site.instance.data), spool_path=str(spool), lock_path=str(locks))
+    command = pgbackrest_fetch.for_recovery(
+        site.driver, data=str(site.instance.data), spool_path=str(spool), lock_path=str(locks)
+    )
     return Caller(site, command, locks)
 
 

@@ -19,6 +19,7 @@ from .._errors import ConnectionFailed, DeadlinePassed, HmsError, ToolFailed
 from .._files import write_atomic
 from .._pipeline import Pipeline
 from .._postgres import Session
+from .._tools import pgbackrest_fetch
 from .._tools.pg_checksums import PgChecksums
 from .._tools.pg_controldata import PgControldata
 from .._tools.pg_ctl import postmaster
@@ -158,8 +159,8 @@ class PhysicalAttempt(Attempt):
     def _configure(self, limits: t.Mapping[str, int]) -> None:
         """In place of whatever configuration the backup brought along."""
         folder, owner = self.frame.folder, owner_of(self.order.os_user)
-        command = self.target.driver.archive_get_command(
-            data=folder.data, spool_path=folder.spool, lock_path=folder.lock
+        command = pgbackrest_fetch.for_recovery(
+            self.target.driver, data=folder.data, spool_path=folder.spool, lock_path=folder.lock
         )
         recovery = {"recovery_target": "immediate"} if self.order.recover_to == "consistent" else {}
         more = {

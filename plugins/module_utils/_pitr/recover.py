@@ -15,6 +15,7 @@ from .._clock import Clock
 from .._command import CommandRunner
 from .._errors import HmsError
 from .._pipeline import Pipeline
+from .._tools import pgbackrest_fetch
 from .._tools.pgbackrest import PgBackRest
 from . import side
 from .facts import libraries_here, limits_of
@@ -104,8 +105,8 @@ class Recovery:
         side.write_settings(self.folder, self.order.os_user, settings)
 
     def _set_target(self, target: Target) -> None:
-        command = self.driver.archive_get_command(
-            data=self.folder.data, spool_path=self.folder.part("spool"), lock_path=self.folder.part("lock")
+        command = pgbackrest_fetch.for_recovery(
+            self.driver, data=self.folder.data, spool_path=self.folder.part("spool"), lock_path=self.folder.part("lock")
         )
         side.write_recovery(self.folder, self.order.os_user, target, command)
 

@@ -19,7 +19,8 @@ from .._errors import HmsError, Refused
 from .._files import HeldLock
 from .._module import Result
 from .._postgres import ConnectionParams, Session
-from .._tools.pgbackrest_standby import PgBackRestStandby, restore_command
+from .._tools import pgbackrest_fetch
+from .._tools.pgbackrest_standby import PgBackRestStandby
 from . import standby_archive, standby_plan
 from .standby_apply import StandbyApplier, wait_streaming
 from .standby_inspect import inspect_local, inspect_upstream, upstream_params
@@ -135,7 +136,9 @@ class Standby:
             clone_method=self._request.clone_method,
             clone_fallback=self._request.clone_fallback,
             reuse_data=self._request.reuse_data,
-            restore_command=restore_command(pgbackrest.config, pgbackrest.stanza) if pgbackrest is not None else "",
+            restore_command=pgbackrest_fetch.for_standby(pgbackrest.config, pgbackrest.stanza)
+            if pgbackrest is not None
+            else "",
         )
 
     def _ensure(self, host: DatabaseHost, *, check_mode: bool) -> Result:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import shlex
 import typing as t
 
 from .._command import CommandResult, CommandRunner, find_program
@@ -22,9 +21,6 @@ from .._pipeline import Stage
 
 NO_EXPIRY = 9999999
 """A number of full backups that nobody reaches: what is kept is for our own retention to say."""
-
-AHEAD_SECONDS = 5
-"""How long a recovering server waits for a segment that is fetched ahead of time, before it is fetched by itself."""
 
 RC_NOT_ARCHIVED = 1
 RC_FILE_MISSING = 55
@@ -348,7 +344,7 @@ class PgBackRest:
         With `delta` files that are as they should be stay. The spool is emptied; the live server's is another one.
         """
         argv = [
-            *self._beginning("restore"),
+            *self.argv("restore"),
             f"--pg1-path={data}",
             f"--set={label}",
             "--type=default",
@@ -362,21 +358,6 @@ class PgBackRest:
         ]
         return Stage("pgbackrest", tuple(argv), os_user=self.os_user)
 
-    def archive_get_command(self, *, data: str, spool_path: str, lock_path: str) -> str:
-        """What a server calls for WAL of the archive; PostgreSQL puts the names in.
-
-        Segments are fetched ahead of time, and one that doesn't come that way is fetched by itself. Before 2.59, where
-        the timeline changes, the process that was to fetch the new one's segment may end without a word because that of
-        the old one holds the lock. The server would be told that the segment can't be had, take it for the end of the
-        archive, and open without what was committed after it.
-        """
-        ahead = ("--archive-async", f"--archive-timeout={AHEAD_SECONDS}", f"--spool-path={spool_path}")
-        calls = []
-        for way in (ahead, ("--no-archive-async",)):
-            argv = [*self._beginning("archive-get"), f"--pg1-path={data}", *way, f"--lock-path={lock_path}"]
-            calls.append(" ".join(shlex.quote(part).replace("%", "%%") for part in argv) + ' %f "%p"')
-        return " || ".join(calls)
-
     def archive_get(self, segment: str, path: str, *, data: str) -> bool:
         """Fetch one file of the archive; False where it isn't there. `data` is of the same cluster."""
         options = (f"--pg1-path={data}", "--no-archive-async", segment, path)
@@ -386,7 +367,8 @@ class PgBackRest:
         self._check(result, f"Fetching {segment} from the archive")
         return True
 
-    def _beginning(self, command: str) -> list[str]:
+    def argv(self, command: str) -> list[str]:
+        """How a call of pgBackRest begins that something else makes; it speaks of what went wrong alone."""
         if self._program is None:
             self._program = find_program("pgbackrest", needed_for="physical backups")
         argv = [self._program, f"--config={self.config}", f"--stanza={self.stanza}", f"--repo={self.repo}"]

@@ -2,13 +2,12 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a standby takes from pgBackRest: a backup to begin with, and WAL where its upstream has none. PRIVATE."""
+"""A backup of pgBackRest that a standby begins with. PRIVATE."""
 
 from __future__ import annotations
 
 import json
 import os
-import shlex
 
 from .._command import CommandResult
 from .._errors import HmsError
@@ -16,23 +15,6 @@ from .pgbackrest import PgBackRest
 
 UNFINISHED = "backup.manifest"
 """The file that a restore which has not ended leaves in its directory; with it `restore` can go on there."""
-
-
-PATIENCE = 10
-"""Seconds that one call of restore_command may take. A promotion waits for the one that is under way, and pgBackRest
-itself tries for minutes to reach a store that is gone: measured 150 seconds and more. The end by `timeout` counts as
-"not there", so the server comes back; a signal would stop it."""
-
-
-def restore_command(config: str, stanza: str) -> str:
-    """What the server calls for a segment that it lacks; the same as the role hms.postgres.postgresql sets.
-
-    Each is fetched by itself. Fetching ahead of time would wait in vain now and then where the timeline changes (see
-    `PgBackRest.archive_get_command`), and just there standbys are to follow a new primary, and commits wait for them.
-    """
-    options = " ".join(shlex.quote(option) for option in (f"--config={config}", f"--stanza={stanza}"))
-    call = f"pgbackrest {options} --no-archive-async".replace("%", "%%")
-    return f'timeout --foreground {PATIENCE} {call} archive-get %f "%p"'
 
 
 class PgBackRestStandby(PgBackRest):

@@ -207,16 +207,6 @@ def test_a_restore_goes_beside_and_archives_nothing() -> None:
     assert stage.os_user == "postgres"
 
 
-def test_a_server_is_told_how_to_fetch_wal() -> None:
-    told = driver()[0].archive_get_command(data="/si de/100%", spool_path="/spool", lock_path="/lock")
-    ahead, single = told.split(" || ")
-    assert ahead.endswith(
-        "archive-get '--pg1-path=/si de/100%%' --archive-async --archive-timeout=5 --spool-path=/spool "
-        '--lock-path=/lock %f "%p"'
-    )
-    assert single.endswith("archive-get '--pg1-path=/si de/100%%' --no-archive-async --lock-path=/lock %f \"%p\"")
-
-
 def test_a_segment_that_is_not_there_is_no_failure() -> None:
     name = "000000010000000000000009"
     one, runner = driver((0, "", ""), (1, "", ""), (41, "", "ERROR: [041]: unable to open"))

@@ -5,23 +5,17 @@
 from __future__ import annotations
 
 import json
-import pathlib
 import typing as t
 
-import jinja2
 import pytest
-import yaml
 
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused, ToolFailed
 from ansible_collections.hms.postgres.plugins.module_utils._tools import pgbackrest
 from ansible_collections.hms.postgres.plugins.module_utils._tools.pgbackrest_standby import (
     PgBackRestStandby,
-    restore_command,
     restoring_into,
 )
 from ansible_collections.hms.postgres.tests.unit.plugins.scripted_runner import ScriptedRunner
-
-DEFAULTS = pathlib.Path(__file__).parents[5] / "roles" / "postgresql" / "defaults" / "main.yml"
 
 
 @pytest.fixture(autouse=True)
@@ -80,27 +74,6 @@ def test_other_output_is_not_guessed_at(output: str) -> None:
     with pytest.raises(HmsError) as caught:
         tool(ScriptedRunner((0, output, ""))).tablespaces("L")
     assert caught.value.reason == "unexpected_output"
-
-
-def test_the_restore_command_has_an_end_and_needs_no_quotes_of_its_own() -> None:
-    assert restore_command("/etc/br.conf", "hospital") == (
-        "timeout --foreground 10 pgbackrest --config=/etc/br.conf --stanza=hospital --no-archive-async "
-        'archive-get %f "%p"'
-    )
-    assert "'--config=/a b/100%%'" in restore_command("/a b/100%", "hospital")
-
-
-def test_the_role_sets_the_same() -> None:
-    template = yaml.safe_load(DEFAULTS.read_text(encoding="utf-8"))["postgresql_restore_command"]
-    world = jinja2.Environment(autoescape=True)
-    world.filters["bool"] = bool
-    render = world.from_string("{% autoescape false %}" + template + "{% endautoescape %}").render
-    known = {"hms_config_dir": "/etc/x", "hms_cluster": "hospital"}
-    assert render(**known, backup_pgbackrest=True) == restore_command("/etc/x/pgbackrest.conf", "hospital")
-    named = render(**known, replication_restore_from_archive=True, backup_pgbackrest_stanza="other")
-    assert named == restore_command("/etc/x/pgbackrest.conf", "other")
-    assert render(**known) == ""
-    assert render(**known, backup_pgbackrest=True, replication_restore_from_archive=False) == ""
 
 
 @pytest.mark.parametrize(
