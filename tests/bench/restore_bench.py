@@ -84,12 +84,18 @@ class Rival:
 class Ours:
     """The module in a process of its own."""
 
-    def __init__(self, server: Instance, folder: pathlib.Path, **changes: t.Any) -> None:
+    def __init__(self, server: Instance, folder: pathlib.Path, *, directory: bool, **changes: t.Any) -> None:
         self._server = server
         self._site = RestoreSite(server, folder)
         self._changes = changes
         site = self._site
-        self.made = site.backup(encryption=ENCRYPTION, timeout=TIMEOUT, **changes.pop("backup", {})).values["backup"]
+        layout: dict[str, t.Any] = {}
+        if directory:
+            staging = folder / "staging"
+            staging.mkdir(mode=0o700)
+            shutil.chown(staging, OS_USER)
+            layout = {"format": "directory", "staging_dir": str(staging), "jobs": 2}
+        self.made = site.backup(encryption=ENCRYPTION, timeout=TIMEOUT, **layout).values["backup"]
 
     def restore(self) -> dict[str, float]:
         """Seconds by phase, as the record says, and `beside` them: Python's start, the look, the end."""
@@ -174,6 +180,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--patients", type=int, default=200_000, help="2.2 KB of raw data for each")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=0, help="of ours; 0 for its default")
+    parser.add_argument("--layout", choices=("custom", "directory"), default="directory", help="of the artifact")
     options = parser.parse_args(arguments)
     clear_stale()
     lab = Lab()
@@ -183,7 +190,8 @@ def main(arguments: list[str]) -> int:
         folder = lab.folder / "bench"
         folder.mkdir()
         rival = Rival(server, folder)
-        ours = Ours(server, folder / "site", **({"jobs": options.jobs} if options.jobs else {}))
+        jobs = {"jobs": options.jobs} if options.jobs else {}
+        ours = Ours(server, folder / "site", directory=options.layout == "directory", **jobs)
         stored = sum(member["bytes"] for member in ours.made["members"])
         size = server.sql("SELECT pg_size_pretty(pg_database_size('hospital'))")
         print(

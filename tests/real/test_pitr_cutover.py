@@ -10,6 +10,7 @@ import contextlib
 import functools
 import json
 import os
+import pathlib
 import re
 import signal
 import typing as t
@@ -153,6 +154,7 @@ def test_a_side_cluster_that_is_down_is_refused_and_recovered_again(site: Cutove
 def test_a_recovered_cluster_becomes_the_live_one(site: CutoverSite, harm: Harm) -> None:
     db1 = site.db1
     db1.sql(f"ALTER ROLE hms_monitor PASSWORD '{PASSWORD}'")  # the same, by another verifier than at the target
+    side_log = talkative(site)
     with site.writing("two") as writer:
         writer.goes_on()
         late = writer.acknowledged()
@@ -184,6 +186,23 @@ def test_a_recovered_cluster_becomes_the_live_one(site: CutoverSite, harm: Harm)
     assert db1.sql(f"SELECT '{end[1]}'::pg_lsn > '{left}'::pg_lsn") == "True"
     assert not site.side.exists()
     assert site.paused() == []
+    # a verifier is as good as a password to whoever reads logs
+    told = side_log.read_text()
+    assert "pg_promote" in told
+    assert "SCRAM-SHA-256" not in told
+    assert db1.sql("SELECT rolpassword FROM pg_authid WHERE rolname = 'hms_monitor'") not in told
+
+
+def talkative(site: CutoverSite) -> pathlib.Path:
+    """The side cluster's log, into which all its statements are written from now on; it outlives the cluster."""
+    recovery = site.recoveries[-1]
+    with (recovery.side.data / "postgresql.conf").open("a") as settings:
+        settings.write("log_statement = 'all'\n")
+    recovery.sql("SELECT pg_reload_conf()")
+    until(lambda: recovery.sql("SHOW log_statement") == "all", "it tells all")
+    kept = site.folder / "side.log"
+    os.link(site.side / "log", kept)
+    return kept
 
 
 def test_what_is_in_force_afterwards_is_what_the_live_cluster_had(site: CutoverSite) -> None:

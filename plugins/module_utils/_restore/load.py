@@ -33,8 +33,10 @@ from .._tools.tar import Tar
 from .find import jobs_of
 from .look import Look
 from .model import Order
+from .plan import needed_bytes
 from .pour import explained, no_room
 from .run_sql import run_script
+from .sorting import sorting_memory, this_host
 
 _SPEED = {"synchronous_commit": "off", "jit": "off"}
 """Commits need not reach the disk one by one: the mark at the end does, and everything before it with it.
@@ -42,23 +44,8 @@ _SPEED = {"synchronous_commit": "off", "jit": "off"}
 What a restore asks for is too short to be worth a compiler."""
 _NOTICE_A_KILL = {"client_connection_check_interval": "5s"}
 """A server goes on building an index for a client that is dead otherwise; since PostgreSQL 14."""
-_SORTING = "SELECT pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem'))"
-_PART, _MOST = 16, 256 * 1024 * 1024
-"""Of the memory that is left, for sorting by all jobs together; and for one of them."""
 _PASSABLE = 0o011
 """The server's user must get through to its own folder."""
-
-
-def sorting_memory(server: int, available: int, jobs: int) -> int:
-    """maintenance_work_mem of each job, in bytes: never less than the server's own."""
-    return max(server, min(_MOST, available // _PART // jobs))
-
-
-def available_memory() -> int:
-    """Bytes that programs could have without swapping; 0 where the kernel doesn't say."""
-    with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/meminfo", encoding="ascii") as source:
-        return int(source.read().partition("MemAvailable:")[2].split()[0]) * 1024
-    return 0
 
 
 class Loader:
@@ -109,7 +96,7 @@ class Loader:
 
     def _settings(self) -> str:
         seen = self._seen
-        memory = sorting_memory(int(seen.maintenance.value(_SORTING)), available_memory(), self._jobs)
+        memory = sorting_memory(needed_bytes(seen.artifact), self._jobs, this_host())
         found = {**_SPEED, "maintenance_work_mem": f"{memory // 1024}kB"}
         if seen.target.server.major >= 14:
             found.update(_NOTICE_A_KILL)
