@@ -161,9 +161,10 @@ def _trouble(record: Record) -> list[str]:
         lines.append("Why")
         for refusal in standing:
             rule = f" [{refusal.rule}]" if refusal.rule else ""
-            lines += wrap(
-                f"{refusal.message}{rule} {refusal.next_step}", width=WIDTH, most=4, first="  - ", later="    "
-            )
+            text = f"{refusal.message}{rule} {refusal.next_step}"
+            lines += wrap(text, width=WIDTH, most=4, first="  - ", later="    ")
+            if refusal.overridable:
+                lines.append(f"    Override: force={refusal.rule}")
     elif record.outcome.status in ("", "incomplete", "rolled_back"):
         lines += _stopped(record)
     if record.losses and record.losses.transactions:

@@ -57,6 +57,14 @@ def test_the_facts_of_a_failover() -> None:
     assert "  3. Take a new base backup of db2." in text
 
 
+def test_a_refusal_says_how_it_can_be_overridden() -> None:
+    rule = {"rule": "lag", "message": "It lags " + "behind " * 80, "next_step": "Wait.", "overridable": True}
+    lines = shown(R, plan__refusals=[rule, {"rule": "x", "message": "No."}]).split("\n")
+    at = lines.index("    Override: force=lag")
+    assert lines[at + 1].startswith("  - No. [x]")
+    assert sum("Override" in line for line in lines) == 1
+
+
 def test_missed_objectives_shout() -> None:
     text = shown(F, outcome__rto_seconds=4000, objectives__rpo_seconds=None, outcome__rpo_met=None)
     assert "objective 1 h      MISSED" in text
