@@ -16,6 +16,7 @@ import typing as t
 import pytest
 
 from ansible_collections.hms.postgres.plugins.module_utils._tools import pgbackrest_fetch
+from ansible_collections.hms.postgres.tests.real.gpg_site import processes_with
 from ansible_collections.hms.postgres.tests.real.lab import OS_USER, Lab, until
 from ansible_collections.hms.postgres.tests.real.pgbackrest_site import STANZA, Site, begin, make_site, own
 
@@ -58,23 +59,12 @@ class Caller:
         """While another process, which fetches other segments, holds the lock of asynchronous fetching."""
         self(self.site.segments()[-1].name[:24])
         lock = self.locks / f"{STANZA}-archive.lock"
-        config = f"--config={self.site.config}"
-        until(lambda: not processes("archive-get", config), "nothing is fetched any more")
-        with own(_touched(lock)).open("a") as held:
+        until(lambda: not processes_with(f"--config={self.site.config}"), "nothing is fetched any more")
+        lock.touch()
+        with own(lock).open("a") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
             yield
         lock.unlink(missing_ok=True)
-
-
-def processes(*words: str) -> list[list[str]]:
-    """The processes that were called with all of these words."""
-    found = []
-    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            argv = path.read_text(errors="replace").split("\0")
-            if set(words) <= {word.removesuffix(":async") for word in argv}:
-                found.append(argv)
-    return found
 
 
 @pytest.fixture(params=["recovery", "standby"])
@@ -82,21 +72,14 @@ def fetch(request: pytest.FixtureRequest, site: Site) -> Caller:
     """What a restored server calls, and what a standby calls."""
     if request.param == "standby":
         return Caller(site, pgbackrest_fetch.for_standby(str(site.config), STANZA), site.folder / "lock")
-    spool, locks = (own(_made(site.folder / f"{name}-of-recovery")) for name in ("spool", "lock"))
+    spool, locks = (site.folder / f"{name}-of-recovery" for name in ("spool", "lock"))
+    for folder in (spool, locks):
+        folder.mkdir(exist_ok=True)
+        own(folder)
     command = pgbackrest_fetch.for_recovery(
         site.driver, data=str(site.instance.data), spool_path=str(spool), lock_path=str(locks)
     )
     return Caller(site, command, locks)
-
-
-def _touched(path: pathlib.Path) -> pathlib.Path:
-    path.touch()
-    return path
-
-
-def _made(path: pathlib.Path) -> pathlib.Path:
-    path.mkdir(exist_ok=True)
-    return path
 
 
 def test_a_segment_comes(site: Site, fetch: Caller) -> None:

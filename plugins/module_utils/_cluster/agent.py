@@ -242,9 +242,11 @@ class Agent:
     def _answer(self, message: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         started = self._context.clock.monotonic()
         verb, args = str(message.get("verb")), message.get("args") or {}
-        result, error = _attempt(f"verb {verb!r}", lambda: self._verbs[verb](**args), passes=(ChannelLost,))
-        reply: dict[str, t.Any] = {"n": message.get("n"), "ok": error is None}
-        reply.update(result=result) if error is None else reply.update(error=error.as_dict())
+        reply: dict[str, t.Any] = {"n": message.get("n"), "ok": True}
+        with _Attempt(f"verb {verb!r}", ChannelLost) as attempt:
+            reply["result"] = self._verbs[verb](**args)
+        if attempt.error is not None:
+            reply.update(ok=False, error=attempt.error.as_dict())
         reply["took"] = round(self._context.clock.monotonic() - started, 6)
         return reply
 
@@ -272,26 +274,37 @@ class Agent:
         if context.lock.held:
             context.lock.leave_note({**(context.lock.holder() or {}), "winding_up": True})
         for act in (self._handler.channel_lost, self._services.alone):
-            _result, error = _attempt("dead-man", act)
-            if error is not None:
-                context.note("deadman_failed", lazy=False, error=error.as_dict())
+            with _Attempt("dead-man") as attempt:
+                act()
+            if attempt.error is not None:
+                context.note("deadman_failed", lazy=False, error=attempt.error.as_dict())
 
 
-def _attempt(
-    what: str, work: t.Callable[[], t.Any], *, passes: tuple[type[Exception], ...] = ()
-) -> tuple[t.Any, HmsError | None]:
-    """What it gives, or what was wrong with it; only what `passes` is raised."""
-    try:
-        return work(), None
-    except HmsError as error:
-        return None, error
-    except passes:
-        raise
-    # A net this wide, because a defect may have any type while clients are held. It must reach the operator as an
-    # answer, or the journal with its traceback, and end neither the line nor the other act of the dead-man.
-    except Exception as error:  # noqa: BLE001  # whatever its type, it is told, and ends neither line nor dead-man
-        text = f"The agent's {what} broke: {type(error).__name__}: {error}"
-        return None, HmsError(text, reason="agent_defect", details={"traceback": traceback.format_exc()[-4000:]})
+class _Attempt:
+    """What goes wrong within `with` is kept as `error`, of whatever type a defect is; only what `passes` is raised.
+
+    It must reach the operator as an answer, or the journal with its traceback, and end neither the line nor the other
+    act of the dead-man while clients are held.
+    """
+
+    def __init__(self, what: str, *passes: type[Exception]) -> None:
+        self.error: HmsError | None = None
+        self._what = what
+        self._passes = passes
+
+    def __enter__(self) -> _Attempt:
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> bool:
+        if not isinstance(error, Exception) or isinstance(error, self._passes):
+            return False
+        self.error = error if isinstance(error, HmsError) else self._defect(error)
+        return True
+
+    def _defect(self, error: Exception) -> HmsError:
+        text = f"The agent's {self._what} broke: {type(error).__name__}: {error}"
+        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        return HmsError(text, reason="agent_defect", details={"traceback": trace[-4000:]})
 
 
 def make_handler(config: member_config.DatabaseHost | member_config.BouncerHost, context: Context) -> Handler:
