@@ -209,7 +209,7 @@ def _follow(wish: StandbyWish, local: LocalFacts, upstream: UpstreamFacts) -> li
             StandbyAction(
                 "fetch",
                 "correct restore_command in postgresql.auto.conf",
-                "it would fetch WAL from another place than the archive, or from none",
+                "it is not the one that this site sets: it may fetch WAL late, from another place, or not at all",
             )
         )
     return actions
