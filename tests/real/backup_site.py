@@ -322,10 +322,12 @@ def command_line(pid: int) -> str:
 
 
 def stage_pid(parent: int, program: str) -> int | None:
-    """The living process of a stage, by the name of its program."""
+    """The living process of a stage, by the name of its program; one that is only asked for its version is none."""
     for pid in descendants(parent):
         with contextlib.suppress(OSError):
-            if os.path.basename(os.readlink(f"/proc/{pid}/exe")) == program and process_alive(pid):
+            named = os.path.basename(os.readlink(f"/proc/{pid}/exe")) == program
+            arguments = command_line(pid)
+            if named and arguments and "--version" not in arguments.split() and process_alive(pid):
                 return pid
     return None
 
