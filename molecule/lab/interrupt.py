@@ -24,6 +24,7 @@ import time
 import typing as t
 
 POLL = 0.001
+LAST_LINES = 60
 
 
 def parents() -> dict[int, int]:
@@ -107,6 +108,11 @@ def wait_and_kill(command: list[str], arguments: argparse.Namespace) -> dict[str
     return {"killed": False, "rc": process.returncode, "seen": seen, "log": arguments.log}
 
 
+def last_words(log: str) -> str:
+    """What the command said at its end: why the moment never came."""
+    return "\n".join(pathlib.Path(log).read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:])
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -120,6 +126,8 @@ def main() -> int:
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
     result = wait_and_kill(command, arguments)
     sys.stdout.write(json.dumps(result, indent=2) + "\n")
+    if not result["killed"]:
+        sys.stderr.write(last_words(arguments.log) + "\n")
     return 0 if result["killed"] else 1
 
 
