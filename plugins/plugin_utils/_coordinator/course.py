@@ -26,8 +26,8 @@ from .overview import Site
 
 PASSING = frozenset({"not_streaming", "timeline_behind"})
 """Rules that a standby meets by itself when its primary has come back: it tries again every five seconds."""
-PASSING_PATIENCE = 10.0
-"""Seconds for it."""
+PASSING_PATIENCE = 20.0
+"""Seconds for it: in between it may ask the archive, which gets ten (``restore_command`` of docs/standbys.md)."""
 LOCK_PATIENCE = 90.0
 """Seconds to wait for agents of a run that was killed and is being wound up; a living operator is not waited for."""
 
