@@ -10,9 +10,13 @@ import typing as t
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.task import OPERATION_SPEC, run_operation
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.task import (
+    OPERATION_SPEC,
+    PLANNED,
+    run_operation,
+)
 
-SPEC: dict[str, t.Any] = {**OPERATION_SPEC, "candidate": {"type": "str", "required": True}}
+SPEC: dict[str, t.Any] = {**OPERATION_SPEC, **PLANNED, "candidate": {"type": "str", "required": True}}
 
 
 class ActionModule(ActionBase):

@@ -30,10 +30,6 @@ options:
     type: list
     elements: str
     required: true
-  greet_seconds:
-    description: Seconds in which every host's agent must have answered; a host that hasn't counts as unreachable.
-    type: float
-    default: 6.0
 notes:
   - Runs on the controller. M(hms.postgres.agent_line) must have been run on every host before, and its result
     registered as C(hms_agent_line), as the playbooks do.
@@ -51,4 +47,22 @@ attributes:
     support: full
 author:
   - the hms.postgres authors (@hms-postgres)
+"""
+
+    # What is done because a host is lost, or to see whether one is: whoever is not there is not waited for.
+    URGENT = r"""
+options:
+  greet_seconds:
+    description: Seconds in which every host's agent must have answered; a host that hasn't counts as unreachable.
+    type: float
+    default: 6.0
+"""
+
+    # What needs every host anyway: one that is only slow is waited for, since it would be refused.
+    PLANNED = r"""
+options:
+  greet_seconds:
+    description: Seconds in which every host's agent must have answered; a host that hasn't counts as unreachable.
+    type: float
+    default: 20.0
 """

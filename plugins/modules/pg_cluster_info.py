@@ -13,6 +13,7 @@ description:
   - Asks every host's agent at once and returns the whole cluster as data. Nothing is changed.
 extends_documentation_fragment:
   - hms.postgres.site
+  - hms.postgres.site.urgent
 attributes:
   check_mode:
     description: Can run in check_mode and return changed status prediction without modifying target.

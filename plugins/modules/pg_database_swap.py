@@ -30,6 +30,7 @@ description:
     with O(sessions=terminate) they are ended as soon as the standby has replayed the swap.
 extends_documentation_fragment:
   - hms.postgres.site
+  - hms.postgres.site.planned
   - hms.postgres.recorded
 options:
   database:

@@ -16,6 +16,7 @@ description:
   - When a primary is alive and every bouncer leads to it, there is nothing to do and nothing is changed.
 extends_documentation_fragment:
   - hms.postgres.site
+  - hms.postgres.site.urgent
   - hms.postgres.operation
   - hms.postgres.recorded
 options:

@@ -26,6 +26,7 @@ description:
   - The new timeline is archived from its history file on. Make a full backup afterwards.
 extends_documentation_fragment:
   - hms.postgres.site
+  - hms.postgres.site.planned
   - hms.postgres.recorded
 options:
   directory:

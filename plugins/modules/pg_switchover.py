@@ -16,6 +16,7 @@ description:
   - When the controller dies in the middle, the agents on the hosts bring the cluster into the old state or the new one.
 extends_documentation_fragment:
   - hms.postgres.site
+  - hms.postgres.site.planned
   - hms.postgres.operation
   - hms.postgres.recorded
 options:

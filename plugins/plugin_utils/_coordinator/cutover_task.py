@@ -25,6 +25,7 @@ from .swap_task import stamp
 
 CUTOVER_SPEC: dict[str, t.Any] = {
     **task.SITE_SPEC,
+    **task.PLANNED,
     "records_directory": {"type": "path", "required": True},
     "directory": {"type": "path", "default": ""},
     "confirm": {"type": "str", "default": ""},

@@ -19,6 +19,7 @@ from .swap_run import run_swap
 
 SWAP_SPEC: dict[str, t.Any] = {
     **task.SITE_SPEC,
+    **task.PLANNED,
     "records_directory": {"type": "path", "required": True},
     "database": {"type": "str", "required": True},
     "scratch": {"type": "str", "default": ""},

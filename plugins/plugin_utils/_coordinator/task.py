@@ -34,13 +34,20 @@ LINE_VARIABLE = "hms_agent_line"
 HIDDEN = frozenset({"databases", "bouncers", "records_directory", "fence_command"})
 """Arguments that a record does not repeat: they are the inventory's, or an operator's own program."""
 
+GREET_URGENT = 6.0
+"""Seconds that a host gets to answer in a failover and for the status, which don't wait for the dead."""
+GREET_PLANNED = 20.0
+"""The same in what is planned: that needs every host, so one that is only slow is waited for."""
+
 SITE_SPEC: dict[str, t.Any] = {
     "cluster": {"type": "str", "required": True},
     "environment": {"type": "str", "required": True},
     "databases": {"type": "list", "elements": "str", "required": True},
     "bouncers": {"type": "list", "elements": "str", "required": True},
-    "greet_seconds": {"type": "float", "default": 6.0},
+    "greet_seconds": {"type": "float", "default": GREET_URGENT},
 }
+
+PLANNED: dict[str, t.Any] = {"greet_seconds": {"type": "float", "default": GREET_PLANNED}}
 
 OPERATION_SPEC: dict[str, t.Any] = {
     **SITE_SPEC,
