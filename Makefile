@@ -35,6 +35,9 @@ export PATH := $(BIN):$(PATH)
 export LC_ALL := C.UTF-8
 export PYTHONDONTWRITEBYTECODE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# An index that does not answer at once may do so a moment later.
+export PIP_DEFAULT_TIMEOUT := 60
+export PIP_RETRIES := 10
 
 LINTS := lint-sanity lint-ansible lint-galaxy lint-docs lint-types lint-python lint-yaml lint-changelog
 # Every target of its own accord finishes; one that fails does not hide what another has to say.

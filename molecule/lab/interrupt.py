@@ -96,12 +96,14 @@ def wait_and_kill(command: list[str], arguments: argparse.Namespace) -> dict[str
     known: list[int] = []
     with open(arguments.log, "wb") as log, subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as process:
         while process.poll() is None and time.monotonic() < deadline:
+            calm = False
             for step in journals.new_steps():
                 seen.append(f"{step['id']}@{step['host']}:{step['result']}")
                 if step["id"] == arguments.step and step["result"] == arguments.result:
                     return {"killed": True, "processes": kill_tree(process.pid, known), "seen": seen}
-                if step["phase"] != "critical":
-                    known = descendants(process.pid)  # what must die is found before there is haste
+                calm = step["phase"] != "critical"
+            if calm:
+                known = descendants(process.pid)  # what must die is found before there is haste, and only then
             time.sleep(POLL)
         if process.poll() is None:
             kill_tree(process.pid, known)
@@ -120,7 +122,7 @@ def main() -> int:
     parser.add_argument("--step", required=True)
     parser.add_argument("--result", default="ok")
     parser.add_argument("--log", required=True)
-    parser.add_argument("--timeout", type=float, default=90.0)
+    parser.add_argument("--timeout", type=float, default=300.0)
     parser.add_argument("command", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command

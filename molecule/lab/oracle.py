@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import csv
 import io
 import json
@@ -199,10 +200,11 @@ def write_through(address: str, primary_address: str, problems: Problems) -> str
 def look(wanted: argparse.Namespace) -> dict[str, t.Any]:
     """One look at everything."""
     problems = Problems()
-    found = look_at_databases(dict.fromkeys([*wanted.primary, *wanted.standby, *wanted.down]))
+    found: dict[str, dict[str, t.Any]] = {}
     pools: dict[str, t.Any] = {}
     primary = ""
     try:
+        found = look_at_databases(dict.fromkeys([*wanted.primary, *wanted.standby, *wanted.down]))
         primary = check_replication(found, wanted, problems)
         address = on_host(primary, "root", "hostname", "-I").split()[0] if primary else ""
         for name, bouncer_address in (pair.split("=") for pair in wanted.bouncer):
@@ -272,9 +274,14 @@ def ledgers(wanted: argparse.Namespace) -> dict[str, t.Any]:
 
 
 def leader(wanted: argparse.Namespace) -> dict[str, t.Any]:
-    """Who takes writes."""
-    found = look_at_databases(wanted.host)
-    primaries = [host for host, state in found.items() if state["role"] == "primary"]
+    """Who takes writes. One that gives no answer is asked again; two that take them are two."""
+    ended = time.monotonic() + wanted.within
+    while True:
+        found = look_at_databases(wanted.host)
+        primaries = [host for host, state in found.items() if state["role"] == "primary"]
+        if primaries or time.monotonic() > ended:
+            break
+        time.sleep(POLL)
     problems = [] if len(primaries) == 1 else [f"writable servers: {primaries}, expected one"]
     return {"primaries": primaries, "databases": found, "problems": problems}
 
@@ -302,9 +309,16 @@ def record(wanted: argparse.Namespace) -> dict[str, t.Any]:
 def power_off(wanted: argparse.Namespace) -> dict[str, t.Any]:
     """Take a host's power, as a power switch would, and prove that it has none: a fence."""
     if is_running(wanted.host):
-        podman("kill", f"hms-lab-{wanted.host}")
-    state = json.loads(podman("inspect", "--format", "{{json .State}}", f"hms-lab-{wanted.host}"))
-    problems = [f"{wanted.host} still has power"] if state["Running"] or state["Pid"] else []
+        with contextlib.suppress(Unavailable):  # it went off by itself meanwhile
+            podman("kill", f"hms-lab-{wanted.host}")
+    ended = time.monotonic() + wanted.within
+    while True:  # its processes have gone a moment before podman says so
+        state = json.loads(podman("inspect", "--format", "{{json .State}}", f"hms-lab-{wanted.host}"))
+        power = bool(state["Running"] or state["Pid"])
+        if not power or time.monotonic() > ended:
+            break
+        time.sleep(POLL)
+    problems = [f"{wanted.host} still has power"] if power else []
     return {"host": wanted.host, "status": state["Status"], "since": state["FinishedAt"], "problems": problems}
 
 
@@ -337,6 +351,7 @@ def arguments() -> argparse.Namespace:
     command = commands.add_parser("leader")
     command.set_defaults(work=leader)
     command.add_argument("host", nargs="+")
+    command.add_argument("--within", type=float, default=60.0, help="seconds until somebody must lead")
     command = commands.add_parser("record")
     command.set_defaults(work=record)
     command.add_argument("--directory", required=True)
@@ -345,6 +360,7 @@ def arguments() -> argparse.Namespace:
     command = commands.add_parser("power-off")
     command.set_defaults(work=power_off)
     command.add_argument("host")
+    command.add_argument("--within", type=float, default=20.0, help="seconds until it must be off")
     return parser.parse_args()
 
 

@@ -40,7 +40,16 @@ fi
 
 export DEBIAN_FRONTEND=noninteractive
 echo "Installing ${missing[*]}"
-install=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 --no-install-recommends "${missing[@]}")
+# A machine that has just started may be updating itself, and a mirror may not answer at once.
+patient=(--quiet=2 --option=DPkg::Lock::Timeout=600 --option=Acquire::Retries=5)
+install=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install "${patient[@]}" --yes --no-install-recommends "${missing[@]}")
+# apt-get does not wait for who else reads the lists of packages
+update() {
+    for _ in $(seq 20); do
+        "${as_root[@]}" apt-get update "${patient[@]}" </dev/null && return
+        sleep 10
+    done
+    return 1
+}
 # The package lists may be absent on a fresh machine, or too old to find the files.
-"${install[@]}" </dev/null >/dev/null 2>&1 ||
-    { "${as_root[@]}" apt-get update --quiet=2 </dev/null && "${install[@]}" </dev/null >/dev/null; }
+"${install[@]}" </dev/null >/dev/null 2>&1 || { update && "${install[@]}" </dev/null >/dev/null; }

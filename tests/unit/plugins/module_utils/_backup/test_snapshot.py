@@ -153,14 +153,18 @@ def test_an_error_of_the_count_is_raised_where_it_is_asked_for() -> None:
 
 
 def test_a_count_that_takes_too_long() -> None:
-    release = threading.Event()
+    made: list[RowCounter] = []
+    known = threading.Event()
 
     class Slow(FakeSession):
+        """It answers when it is told to stop, and not before."""
+
         def rows(self, sql: str, params: t.Sequence[t.Any] | None = None) -> list[tuple[t.Any, ...]]:
-            release.wait(0.2)
+            known.wait(60)
+            made[0]._stop.wait(60)
             return super().rows(sql, params)
 
-    counter = RowCounter(Slow([]), RELATIONS_SEEN)
+    made.append(RowCounter(Slow([]), RELATIONS_SEEN))
+    known.set()
     with pytest.raises(DeadlinePassed):
-        counter.rows(0.0)
-    release.set()
+        made[0].rows(0.0)

@@ -34,7 +34,7 @@ from ansible_collections.hms.postgres.tests.unit.plugins.scripted_runner import 
 def server(tmp_path: pathlib.Path) -> t.Iterator[subprocess.Popen[bytes]]:
     """A process that works in a data directory."""
     (tmp_path / "data").mkdir()
-    with subprocess.Popen(["/bin/sleep", "60"], cwd=tmp_path / "data") as process:
+    with subprocess.Popen(["/bin/sleep", "600"], cwd=tmp_path / "data") as process:
         (tmp_path / "data" / "postmaster.pid").write_text(f"{process.pid}\n/data\n")
         yield process
         process.kill()
@@ -59,11 +59,11 @@ def test_a_zombie_is_dead_and_a_stopped_process_frozen(tmp_path: pathlib.Path, s
     assert alive(server.pid)
     assert not frozen(server.pid)
     os.kill(server.pid, signal.SIGSTOP)
-    assert wait_until(lambda: frozen(server.pid), clock=SystemClock(), timeout=5.0, interval=0.01)
+    assert wait_until(lambda: frozen(server.pid), clock=SystemClock(), timeout=60.0, interval=0.01)
     assert frozen(server.pid)
     assert processes_in(data) == [server.pid]
     os.kill(server.pid, signal.SIGKILL)
-    assert wait_until(lambda: not alive(server.pid), clock=SystemClock(), timeout=5.0, interval=0.01)
+    assert wait_until(lambda: not alive(server.pid), clock=SystemClock(), timeout=60.0, interval=0.01)
     assert process_state(server.pid) == "Z"
     assert not alive(server.pid)
     assert postmaster_pid(data) is None

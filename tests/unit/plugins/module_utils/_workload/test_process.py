@@ -31,10 +31,10 @@ def test_another_process_with_the_same_id_is_not_ours() -> None:
 
 
 def test_a_process_is_ended_and_a_zombie_counts_as_ended() -> None:
-    with subprocess.Popen(["sleep", "60"]) as child:
+    with subprocess.Popen(["sleep", "600"]) as child:
         found = process.look(child.pid)
         assert found is not None
-        assert process.end(child.pid, found.started, patience=5.0)
+        assert process.end(child.pid, found.started, patience=60.0)
         left = process.look(child.pid)
         assert left is None or not left.runs
 

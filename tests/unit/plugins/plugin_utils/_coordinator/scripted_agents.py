@@ -23,9 +23,10 @@ def take_code():
 def hello(**more):
     known = {"name": NAME, "cluster": "hospital", "environment": "staging", "kind": KIND, "members": []}
     out({"hello": True, **known, **more})
-def requests():
+def requests(pings=False):
     for line in sys.stdin.buffer:
-        yield json.loads(line)
+        message = json.loads(line)
+        if message["n"] or pings: yield message  # how many pings come between depends on how long all takes
 def answer(request, **result):
     out({"n": request["n"], "ok": True, "result": result, "took": 0.001})
 def serve(**results):

@@ -65,7 +65,7 @@ SITE = Site("hospital", "staging", ("db1", "db2"), ("bouncer1",))
 def test_only_agents_of_this_cluster_are_worked_with(known: dict[str, str], said: str) -> None:
     spec = agent("db1", WELL.replace("hello()", f"hello(**{known!r})"))
     with pytest.raises(Refused) as caught:
-        course_module.open_fleet([spec], BUNDLE, SITE, SystemClock(), 20.0)
+        course_module.open_fleet([spec], BUNDLE, SITE, SystemClock(), 60.0)
     assert said in caught.value.message
     assert "not the database host 'db1' of cluster 'hospital' (staging)" in caught.value.message
     assert caught.value.reason == "wrong_cluster"
@@ -73,7 +73,7 @@ def test_only_agents_of_this_cluster_are_worked_with(known: dict[str, str], said
 
 def test_agents_of_this_cluster_are() -> None:
     fleet = course_module.open_fleet(
-        [agent("db1"), agent("bouncer1", kind="bouncer")], BUNDLE, SITE, SystemClock(), 20.0
+        [agent("db1"), agent("bouncer1", kind="bouncer")], BUNDLE, SITE, SystemClock(), 60.0
     )
     assert fleet.reachable("db1")
     assert fleet.reachable("bouncer1")
