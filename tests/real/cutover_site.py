@@ -72,7 +72,7 @@ class CutoverSite(EngineSite):
 
     def cutover_job(self, **wishes: t.Any) -> Job[CutoverRequest]:
         stamp = f"{datetime.datetime.now(datetime.timezone.utc):%Y%m%dT%H%M%S.%fZ}"
-        return self.ordered(functools.partial(CutoverRequest, stamp=stamp), wishes)
+        return self.ordered(functools.partial(CutoverRequest, stamp=stamp, hold_seconds=10.0), wishes)
 
     def cutover(self, *, check_mode: bool = False, **wishes: t.Any) -> Report:
         """Cut over in this process."""

@@ -94,6 +94,6 @@ class Application:
         }
         argv = ["runuser", "-u", "postgres", "--", PYTHON, "manage.py", "migrate", "--no-input"]
         done = subprocess.run(
-            argv, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=60, check=False
+            argv, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=100, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr

@@ -24,10 +24,12 @@ from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsErr
 from ansible_collections.hms.postgres.plugins.module_utils._module import Result
 from ansible_collections.hms.postgres.tests.real import playbooks
 from ansible_collections.hms.postgres.tests.real.backup_site import PASSPHRASE
-from ansible_collections.hms.postgres.tests.real.lab import Instance, Lab
+from ansible_collections.hms.postgres.tests.real.lab import Instance, Lab, as_postgres
 from ansible_collections.hms.postgres.tests.real.restore_site import RestoreSite
 
 ENCRYPTION = {"passphrase": PASSPHRASE}
+ASLEEP = "SELECT pg_sleep(600) IS NULL"
+"""A question that takes longer than any test."""
 
 
 class DrillSite(RestoreSite):
@@ -42,7 +44,8 @@ class DrillSite(RestoreSite):
         """The drill's arguments."""
         # a test has no use for times that a disk would have
         settings = {"fsync": False, **changes.pop("settings", {})}
-        given = super().order(directory=str(self.place), encryption=ENCRYPTION, settings=settings, **changes)
+        usual = {"directory": str(self.place), "encryption": ENCRYPTION, "settings": settings, "timeout": 300.0}
+        given = super().order(**{**usual, **changes})
         del given["database"]
         return given
 
@@ -90,7 +93,7 @@ class DrillSite(RestoreSite):
         (self.folder / "hosts.json").write_text(json.dumps(hosts))
         given = ("-e", json.dumps(variables), *options)
         path = f"playbooks/{playbook}.yml"
-        return " ".join(playbooks.play(self.folder / "hosts.json", path, *given, rc=rc, seconds=120).split())
+        return " ".join(playbooks.play(self.folder / "hosts.json", path, *given, rc=rc, seconds=200).split())
 
     def listed(self) -> dict[str, dict[str, t.Any]]:
         """The list of backups, as the module gives it."""
@@ -106,6 +109,13 @@ def two_databases(lab: Lab) -> Instance:
     instance.sql("CREATE DATABASE second")
     shutil.chown(instance.folder, "postgres")
     return instance
+
+
+def is_asleep(place: pathlib.Path) -> bool:
+    """Whether the throwaway instance is being asked `ASLEEP`."""
+    asked = f"SELECT 'yes' FROM pg_stat_activity WHERE query = '{ASLEEP}' AND state = 'active'"
+    where = ("-h", str(place / "run"), "-p", "5432", "-XqAt", "-c", asked, "postgres")
+    return as_postgres("psql", *where, check=False).strip() == "yes"
 
 
 def workers(place: pathlib.Path) -> list[str]:

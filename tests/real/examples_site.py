@@ -31,6 +31,8 @@ RESTORE = {
     "20261122T020000Z-backup-3fa9": "{{ lab_backup }}",
     "/etc/hms-postgres/mask.sql": "{{ lab_mask }}",
 }
+PATIENT = {"greet_seconds": 30}
+"""For agents to come up: a busy machine may be slow."""
 INSTANCE = {"name": "{{ lab_instance }}", "port": "{{ lab_port }}", "data_directory": "{{ lab_data }}"}
 
 
@@ -170,22 +172,22 @@ SCENES: dict[str, tuple[Example, ...]] = {
     ),
     "switchover": (
         Example("agent_line", "all:!localhost", (False,), CONFIG),
-        Example("pg_cluster_info", "localhost", (False, False)),
-        Example("pg_switchover", "localhost", (True, True), SITE),
+        Example("pg_cluster_info", "localhost", (False, False), defaults={"pg_cluster_info": PATIENT}),
+        Example("pg_switchover", "localhost", (True, True), SITE, {"pg_switchover": PATIENT}),
         Example("pgbouncer_databases", "bouncer1", (False,), CONFIG),
         Example("pgbouncer_ping", "bouncer1", (False,), CONFIG),
     ),
     "swap": (
         Example("agent_line", "all:!localhost", (False,), CONFIG),
-        Example("pg_database_swap", "localhost", (True, True, True), SITE),
+        Example("pg_database_swap", "localhost", (True, True, True), SITE, {"pg_database_swap": PATIENT}),
     ),
     "cutover": (
         Example("agent_line", "all:!localhost", (False,), CONFIG),
-        Example("pg_pitr_cutover", "localhost", (True, True, False), SITE),
+        Example("pg_pitr_cutover", "localhost", (True, True, False), SITE, {"pg_pitr_cutover": PATIENT}),
     ),
     "failover": (
         Example("agent_line", "all:!localhost", (False,), CONFIG),
-        Example("pg_failover", "localhost", (True,), SITE, only=(0,)),
+        Example("pg_failover", "localhost", (True,), SITE, {"pg_failover": PATIENT}, only=(0,)),
         Example("pg_rejoin", "db2", (True, False), CONFIG),
     ),
     "fenced": (
@@ -195,6 +197,7 @@ SCENES: dict[str, tuple[Example, ...]] = {
             "localhost",
             (True,),
             {**SITE, "/usr/local/sbin/power-off-and-check": "{{ lab_fence }}"},
+            {"pg_failover": PATIENT},
             only=(1,),
         ),
     ),
@@ -273,7 +276,7 @@ def play(scene: str, folder: pathlib.Path, hosts: t.Mapping[str, t.Any], environ
     plays = [play_of(example) for example in SCENES[scene]]
     (folder / f"{scene}.yml").write_text(json.dumps(plays))
     files = (folder / f"{scene}-hosts.json", folder / f"{scene}.yml")
-    printed = playbooks.play(*files, seconds=200, environment={"HOME": str(folder), **environment})
+    printed = playbooks.play(*files, seconds=500, environment={"HOME": str(folder), **environment})
     (folder / f"{scene}.log").write_text(printed)
 
 

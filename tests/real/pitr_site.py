@@ -80,8 +80,7 @@ class Recovery:
                 state_dir=str(site.folder),
                 directory=str(directory),
                 port=self.port,
-                timeout=60.0,
-                archive_wait=20.0,
+                timeout=200.0,
             ),
             **changes,
         )

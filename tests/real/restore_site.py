@@ -46,7 +46,7 @@ def scratches(server: Instance) -> list[str]:
 
 
 @contextlib.contextmanager
-def untouched(server: Instance, which: str, sessions: str, *, seconds: float = 20.0) -> t.Iterator[None]:
+def untouched(server: Instance, which: str, sessions: str, *, seconds: float = 60.0) -> t.Iterator[None]:
     """Whatever is done: `which` databases are the same afterwards, nobody is left of these `sessions`, and no key."""
     ask = f"SELECT string_agg(datname || oid, ',' ORDER BY oid) FROM pg_database WHERE {which}"
     count = f"SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '{sessions}'"
@@ -56,6 +56,46 @@ def untouched(server: Instance, which: str, sessions: str, *, seconds: float = 2
     until(lambda: server.sql(count) == "0", "the server's sessions have ended", seconds=seconds)
     assert backup_site.remnants_in_memory(os.getpid()) == []
     backup_site.drop(server, *scratches(server))
+
+
+def left_alone(server: Instance, name: str) -> None:
+    """Wait until nobody is in a database: a session that its client has closed ends a moment later."""
+    inside = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND backend_type = 'client backend'"
+    until(lambda: server.sql(inside) == "0", f"nobody is in {name}", seconds=60)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gate:
+    """A file on which a server waits: a restore that comes by while it is there stays at that very moment."""
+
+    path: pathlib.Path
+
+    @property
+    def query(self) -> str:
+        """Ends when the gate is open."""
+        return (
+            "SELECT coalesce(max(pg_sleep(0.05)::text), '') FROM generate_series(1, 6000)"
+            f" WHERE (pg_stat_file('{self.path}', true)).size IS NOT NULL"
+        )
+
+    def before(self, server: Instance, dbname: str, *tables: str) -> None:
+        """Rows get into these tables, and into what is restored of them, while it is open."""
+        server.sql(
+            "CREATE FUNCTION come_by() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN"
+            f" WHILE (pg_catalog.pg_stat_file('{self.path}', true)).size IS NOT NULL LOOP"
+            " PERFORM pg_catalog.pg_sleep(0.05); END LOOP; RETURN true; END $$;"
+            + "".join(f" ALTER TABLE {table} ADD CHECK (come_by());" for table in tables),
+            dbname=dbname,
+        )
+
+    @contextlib.contextmanager
+    def closed(self) -> t.Iterator[None]:
+        """Nobody gets past it meanwhile."""
+        self.path.touch()
+        try:
+            yield
+        finally:
+            self.path.unlink()
 
 
 def comment(server: Instance, name: str) -> str:
@@ -134,4 +174,4 @@ class RestoreSite(Site):
 def kill(process: subprocess.Popen[bytes]) -> None:
     """SIGKILL, as the kernel does when memory ends."""
     process.kill()
-    process.wait(20)
+    process.wait(60)

@@ -39,7 +39,8 @@ from ansible_collections.hms.postgres.tests.real.restore_site import RestoreSite
 from ansible_collections.hms.postgres.tests.real.s3_server import S3Server
 from ansible_collections.hms.postgres.tests.real.swap_site import LIVE, SwapSite
 
-pytestmark = pytest.mark.timeout(300)
+# Ansible starts a module for every example
+pytestmark = pytest.mark.timeout(900)
 PASSPHRASE = "the escrow's own"
 
 
@@ -284,6 +285,7 @@ def forget(site: EngineSite) -> None:
     second.kill()
     second.reaped()
     remove_instance(second.instance.name, second.data)
+    until(lambda: first.slots() == {"db2": False}, "db1 has noticed")
     first.sql("SELECT pg_drop_replication_slot('db2')")
     os.utime(site.bouncers["bouncer1"].config / "users.txt")
 

@@ -15,7 +15,7 @@ import pytest
 
 from ansible_collections.hms.postgres.tests.real import backup_site, restore_site
 from ansible_collections.hms.postgres.tests.real.backup_site import PASSPHRASE, ROWS, odd_database
-from ansible_collections.hms.postgres.tests.real.lab import Instance, Lab
+from ansible_collections.hms.postgres.tests.real.lab import Instance, Lab, until
 from ansible_collections.hms.postgres.tests.real.restore_site import RestoreSite
 
 WEIRD = 'weird "name; drop'
@@ -49,7 +49,8 @@ def live_untouched(server: Instance) -> t.Iterator[None]:
     yield
     assert server.sql("SELECT oid FROM pg_database WHERE datname = 'hospital'") == oid
     assert restore_site.properties(server, "hospital") == before
-    assert server.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'hms.postgres%'") == "0"
+    count = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'hms.postgres%'"
+    until(lambda: server.sql(count) == "0", "the server's sessions have ended", seconds=60)
     assert backup_site.remnants_in_memory(os.getpid()) == []
     backup_site.drop(server, *restore_site.scratches(server))
 

@@ -15,14 +15,20 @@ import os
 import pathlib
 import shutil
 import subprocess
+import threading
 import typing as t
+from unittest import mock
 
+import psycopg
 import pytest
 
+from ansible_collections.hms.postgres.plugins.module_utils._artifact import scratch
+from ansible_collections.hms.postgres.plugins.module_utils._postgres import Session
+from ansible_collections.hms.postgres.plugins.module_utils._restore import build
 from ansible_collections.hms.postgres.tests.real import backup_site, restore_site
 from ansible_collections.hms.postgres.tests.real.backup_site import PASSPHRASE, odd_database
 from ansible_collections.hms.postgres.tests.real.lab import BINARIES, Instance, Lab, run, until
-from ansible_collections.hms.postgres.tests.real.restore_site import RestoreSite
+from ansible_collections.hms.postgres.tests.real.restore_site import Gate, RestoreSite
 
 UNTOUCHED = "The live database was not touched."
 NOTHING = "Nothing was touched."
@@ -37,7 +43,14 @@ def server(module_lab: Lab) -> Instance:
     instance.sql("CREATE DATABASE large")
     backup_site.big_table(instance, "large", megabytes=40)
     instance.sql("CREATE INDEX ON notes (md5(body)); CREATE INDEX ON notes (md5(body || 'x'))", dbname="large")
+    gate(instance).before(instance, "large", "notes")
+    instance.sql("CREATE ROLE locker LOGIN SUPERUSER")
     return instance
+
+
+def gate(server: Instance) -> Gate:
+    """What the rows of the large database have to pass."""
+    return Gate(server.folder / "gate")
 
 
 @pytest.fixture
@@ -137,7 +150,7 @@ def test_a_dump_of_a_newer_postgresql(site: RestoreSite, server: Instance, tmp_p
     version = server.sql("SHOW server_version").encode()
     data = path.read_bytes()
     assert data[:4096].count(version) >= 2
-    path.write_bytes(data[:4096].replace(version, version.replace(b"15.", b"17.")) + data[4096:])
+    path.write_bytes(data[:4096].replace(version, b"99" + version[2:]) + data[4096:])
     error = site.refused(backup=str(path))
     assert (error.reason, error.state) == ("dump_newer", NOTHING)
     path.write_bytes(data[:6] + b"\x63" + data[7:])
@@ -155,7 +168,7 @@ def test_no_room_for_the_staged_archive(site: RestoreSite, server: Instance, tmp
         error = site.refused(encryption=ENCRYPTION, jobs=2, work_dir=str(work))
         assert list(work.rglob("*")) == []
     finally:
-        run("umount", str(work))
+        run("umount", "--lazy", str(work))
     assert (error.reason, error.state) == ("no_room", UNTOUCHED)
     assert restore_site.scratches(server) == []
 
@@ -223,15 +236,16 @@ def test_killed_in_the_middle_and_run_again(server: Instance, tmp_path: pathlib.
     site.backup(encryption=ENCRYPTION)
     left = ""
     for jobs in (1, 2):
-        process = site.start_restore(encryption=ENCRYPTION, jobs=jobs, work_dir=str(tmp_path / "work"))
-        _wait_for_rows(server, site, process)
-        restore_site.kill(process)
+        with gate(server).closed():
+            process = site.start_restore(encryption=ENCRYPTION, jobs=jobs, work_dir=str(tmp_path / "work"))
+            _wait_for_rows(server, site, process)
+            restore_site.kill(process)
         assert backup_site.descendants(process.pid) == set()
         assert [path for path in (tmp_path / "work").rglob("*") if path.is_file()] == []
         (left,) = restore_site.scratches(server)
         assert "hms.postgres restored" not in restore_site.comment(server, left)
     # as if another artifact had been restored then
-    until(lambda: _sessions(server, left) == "0", "the killed run's sessions are gone", seconds=40)
+    until(lambda: _sessions(server, left) == "0", "the killed run's sessions are gone", seconds=60)
     server.sql(f"ALTER DATABASE {left} RENAME TO {left[:-6]}old123")
     done = site.restore(encryption=ENCRYPTION)
     assert (done.changed, restore_site.scratches(server)) == (True, [done.values["scratch"]])
@@ -243,7 +257,7 @@ def _wait_for_rows(server: Instance, site: RestoreSite, process: subprocess.Pope
         "SELECT count(*) FROM pg_stat_activity WHERE datname LIKE 'hms_restore%' AND application_name LIKE"
         " 'hms.postgres%' AND (query LIKE 'COPY%' OR query LIKE 'CREATE INDEX%')"
     )
-    until(lambda: server.sql(loading) != "0" or process.poll() is not None, "it loads")
+    until(lambda: server.sql(loading) != "0" or process.poll() is not None, "it loads", seconds=60)
     assert process.poll() is None, site.module_output()
 
 
@@ -254,26 +268,53 @@ def _sessions(server: Instance, name: str) -> str:
 def test_two_at_once_and_a_backup_at_work(server: Instance, tmp_path: pathlib.Path) -> None:
     site = RestoreSite(server, tmp_path / "site", database="large")
     site.backup()
-    first = site.start_restore()
-    lock = site.state / "restore-large.lock"
-    until(lambda: lock.exists() and lock.stat().st_size > 0, "it has begun")
-    for check_mode in (False, True):
-        error = site.refused(check_mode=check_mode)
-        assert (error.reason, error.phase) == ("busy", "lock")
+    with gate(server).closed():
+        first = site.start_restore()
+        lock = site.state / "restore-large.lock"
+        until(lambda: lock.exists() and lock.stat().st_size > 0, "it has begun", seconds=60)
+        for check_mode in (False, True):
+            error = site.refused(check_mode=check_mode)
+            assert (error.reason, error.phase) == ("busy", "lock")
     assert first.wait(60) == 0, site.module_output()
     assert restore_site.scratches(server) == [site.module_output()["scratch"]]
-    backup = site.start_module(compression_level=12, compression_threads=1)
-    lock = site.state / "backup-large.lock"
-    until(lambda: lock.exists() and lock.stat().st_size > 0, "the backup has begun")
-    error = site.refused()
-    assert error.reason == "backup_running"
+    with psycopg.connect(f"host={server.sockets} port={server.port} user=locker dbname=large") as locking:
+        locking.execute("LOCK TABLE notes IN ACCESS EXCLUSIVE MODE")
+        backup = site.start_module(lock_timeout=60.0)
+        lock = site.state / "backup-large.lock"
+        until(lambda: lock.exists() and lock.stat().st_size > 0, "the backup has begun", seconds=60)
+        error = site.refused()
+        assert error.reason == "backup_running"
     assert backup.wait(60) == 0
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_the_session_of_a_run_before_is_awaited_and_no_other(
+    site: RestoreSite, server: Instance, *, leaves: bool
+) -> None:
+    """The server notices a moment later that a run has ended; until then the name is held that the next one takes."""
+    site.backup(encryption=ENCRYPTION)
+    name = site.restore(check_mode=True, encryption=ENCRYPTION).values["scratch"]
+    where = f"host={server.sockets} port={server.port} user=locker dbname=postgres"
+    with psycopg.connect(where, autocommit=True) as before:
+        before.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (name,))
+        if leaves:
+
+            def take(session: Session, wanted: str) -> None:
+                threading.Timer(1.0, before.close).start()  # while the other one waits already
+                scratch.take_name(session, wanted)
+
+            with mock.patch.object(build, "take_name", take), mock.patch.object(scratch, "_LEAVING", 60.0):
+                assert site.restore(encryption=ENCRYPTION).values["ready"]
+        else:
+            error = site.refused(encryption=ENCRYPTION)
+            assert (error.reason, error.state) == ("busy", UNTOUCHED)
 
 
 def test_it_ends_in_time(server: Instance, tmp_path: pathlib.Path) -> None:
     site = RestoreSite(server, tmp_path / "site", database="large")
     site.backup()
-    error = site.refused(timeout=0.6)
+    with gate(server).closed():
+        error = site.refused(timeout=2.0)
     assert error.reason == "deadline_passed"
     assert error.state in (UNTOUCHED, NOTHING)
     assert restore_site.scratches(server) == []
@@ -283,10 +324,11 @@ def test_told_to_end(server: Instance, tmp_path: pathlib.Path) -> None:
     """SIGTERM: it cleans up, says so, and leaves a record."""
     site = RestoreSite(server, tmp_path / "site", database="large")
     site.backup()
-    process = site.start_restore()
-    _wait_for_rows(server, site, process)
-    process.terminate()
-    assert process.wait(60) == 1
+    with gate(server).closed():
+        process = site.start_restore()
+        _wait_for_rows(server, site, process)
+        process.terminate()
+        assert process.wait(60) == 1
     found = site.module_output()
     assert (found["reason"], found["state"]) == ("interrupted", UNTOUCHED)
     assert restore_site.scratches(server) == []

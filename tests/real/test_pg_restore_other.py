@@ -18,12 +18,13 @@ import pytest
 
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError
 from ansible_collections.hms.postgres.plugins.module_utils._postgres import PsycopgSession
+from ansible_collections.hms.postgres.plugins.module_utils._restore import in_place
 from ansible_collections.hms.postgres.plugins.module_utils._restore.in_place import InPlace
 from ansible_collections.hms.postgres.plugins.modules import pg_restore_cleanup, pg_restore_safe
 from ansible_collections.hms.postgres.tests.real import backup_site, restore_site
 from ansible_collections.hms.postgres.tests.real.backup_site import PASSPHRASE, odd_database
 from ansible_collections.hms.postgres.tests.real.lab import BINARIES, Instance, Lab, until
-from ansible_collections.hms.postgres.tests.real.restore_site import RestoreSite
+from ansible_collections.hms.postgres.tests.real.restore_site import Gate, RestoreSite
 from ansible_collections.hms.postgres.tests.real.s3_server import S3Server
 
 ENCRYPTION = {"passphrase": PASSPHRASE}
@@ -182,6 +183,7 @@ def test_in_place_goes_back_by_itself(site: RestoreSite, server: Instance) -> No
     server.sql("INSERT INTO patients (name) VALUES ('newer')", dbname="hospital")
     before, properties = backup_site.dump_text(server, "hospital"), restore_site.properties(server, "hospital")
     how: dict[str, t.Any] = {"strategy": "in_place", "encryption": ENCRYPTION, "backup": made["id"]}
+    restore_site.left_alone(server, "hospital")
     error = site.refused(**how, assertions=[{"name": "never", "sql": "SELECT false"}])
     assert error.reason == "validation_failed"
     assert "hospital is back as it was before" in error.state
@@ -193,6 +195,7 @@ def test_in_place_goes_back_by_itself(site: RestoreSite, server: Instance) -> No
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     oid = server.sql("SELECT oid FROM pg_database WHERE datname = 'hospital'")
+    restore_site.left_alone(server, "hospital")
     error = site.refused(**how)
     assert (error.reason, error.state) == ("artifact_damaged", "The live database was not touched.")
     assert server.sql("SELECT oid FROM pg_database WHERE datname = 'hospital'") == oid
@@ -206,22 +209,32 @@ def test_in_place_killed_and_run_again(lab: Lab, tmp_path: pathlib.Path) -> None
     server.sql("CREATE DATABASE hospital OWNER keeper CONNECTION LIMIT 42")
     backup_site.big_table(server, "hospital", megabytes=30)
     server.sql("CREATE INDEX ON notes (md5(body)); CREATE INDEX ON notes (md5(body || 'x'))", dbname="hospital")
+    gate = Gate(server.folder / "gate")
+    gate.before(server, "hospital", "notes")
     site = RestoreSite(server, tmp_path / "site")
-    site.backup()
+    made = site.backup().values["backup"]
     before = restore_site.properties(server, "hospital")
-    process = site.start_restore(strategy="in_place")
     there = "SELECT count(*) FROM pg_database WHERE datname = 'hospital'"
-    until(lambda: server.sql(there) == "0" or process.poll() is not None, "it is dropped", seconds=60)
-    assert process.poll() is None, site.module_output()
-    restore_site.kill(process)
+    restore_site.left_alone(server, "hospital")
+    with gate.closed():
+        process = site.start_restore(strategy="in_place")
+        until(lambda: server.sql(there) == "0" or process.poll() is not None, "it is dropped", seconds=60)
+        assert process.poll() is None, site.module_output()
+        restore_site.kill(process)
     assert server.sql(there) == "0"
     kept = json.loads((site.state / "restore-hospital.json").read_text())
-    assert kept["in_place"]["backup"] == site.manifests()[-1]["id"]
-    done = site.restore(strategy="in_place", backup=site.manifests()[0]["id"])
+    assert kept["in_place"]["backup"] == the_other(site, made)
+    done = site.restore(strategy="in_place", backup=made["id"])
     assert done.values["restored"]
     assert server.sql("SELECT count(*) FROM notes", dbname="hospital") == str(30 * 1024)
     assert restore_site.properties(server, "hospital") == before
     assert len(site.manifests()) == 2
+
+
+def the_other(site: RestoreSite, made: dict[str, t.Any]) -> str:
+    """The backup beside one that was made; both may be of the same second, so their ids don't tell which came first."""
+    (found,) = {manifest["id"] for manifest in site.manifests()} - {made["id"]}
+    return str(found)
 
 
 def test_in_place_awaits_who_is_leaving_and_refuses_who_stays(
@@ -229,8 +242,7 @@ def test_in_place_awaits_who_is_leaving_and_refuses_who_stays(
 ) -> None:
     """Whoever read the database for the backup that is made before may still be on the way out when it is dropped."""
     made = site.backup().values["backup"]
-    inside = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'hospital' AND backend_type = 'client backend'"
-    until(lambda: server.sql(inside) == "0", "who read it has left")
+    restore_site.left_alone(server, "hospital")
     really = InPlace._back_up
     connected: list[psycopg.Connection[t.Any]] = []
 
@@ -245,7 +257,8 @@ def test_in_place_awaits_who_is_leaving_and_refuses_who_stays(
     error = site.refused(strategy="in_place", backup=made["id"])
     assert (error.reason, error.state) == ("sessions", "The live database was not touched.")
     connected[0].close()
-    until(lambda: server.sql(inside) == "0", "who stayed has left")
+    restore_site.left_alone(server, "hospital")
+    monkeypatch.setattr(in_place, "_LEAVING", 60.0)
     assert site.restore(strategy="in_place", backup=made["id"]).values["restored"]
     assert [connection.closed for connection in connected] == [True, True]
 
@@ -258,8 +271,7 @@ def test_in_place_goes_on_when_an_answer_got_lost(
     made = site.backup().values["backup"]
     before, wanted = restore_site.properties(server, "hospital"), backup_site.dump_text(server, "hospital")
     how: dict[str, t.Any] = {"strategy": "in_place", "backup": made["id"]}
-    inside = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'hospital' AND backend_type = 'client backend'"
-    until(lambda: server.sql(inside) == "0", "who read it has left")
+    restore_site.left_alone(server, "hospital")
     really = PsycopgSession.execute
 
     def breaking(self: PsycopgSession, sql: str, params: t.Sequence[t.Any] | None = None) -> None:
@@ -274,7 +286,8 @@ def test_in_place_goes_on_when_an_answer_got_lost(
     assert error.reason == "connection_failed"
     assert (server.sql("SELECT count(*) FROM pg_database WHERE datname = 'hospital'") == "0") is (lost[0] == "D")
     kept = json.loads((site.state / "restore-hospital.json").read_text())
-    assert kept["in_place"]["backup"] == site.manifests()[-1]["id"]
+    assert kept["in_place"]["backup"] == the_other(site, made)
+    restore_site.left_alone(server, "hospital")
     if lost[0] == "A":
         assert error.state.startswith("hospital is restored and proven")
     assert site.restore(**how).values["restored"]
@@ -352,6 +365,7 @@ def test_as_the_hosts_own_file_says(server: Instance, tmp_path: pathlib.Path) ->
         first = site.backup(encryption=encryption).values["id"]
         found = pg_restore_safe.work(asked, check_mode=False).values
         assert (found["ready"], found["plan"]["artifact"]["name"]) == (True, first)
+        restore_site.left_alone(server, "ward")
         done = pg_restore_safe.work({**asked, "strategy": "in_place", "backup": first}, check_mode=False)
         assert done.values["restored"]
         assert len(site.manifests()) == 2

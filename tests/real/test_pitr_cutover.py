@@ -30,6 +30,9 @@ from ansible_collections.hms.postgres.tests.real.engine_hosts import PASSWORD, W
 from ansible_collections.hms.postgres.tests.real.lab import BINARIES, Lab, as_postgres, until
 from ansible_collections.hms.postgres.tests.real.pitr_site import Moment
 
+# a cluster is recovered and put in the other one's place
+pytestmark = pytest.mark.timeout(300)
+
 
 @pytest.fixture(scope="module")
 def site(module_lab: Lab) -> t.Iterator[CutoverSite]:

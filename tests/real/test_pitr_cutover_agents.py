@@ -21,6 +21,8 @@ from ansible_collections.hms.postgres.tests.real.cutover_site import (
 from ansible_collections.hms.postgres.tests.real.engine_hosts import Child, Writer
 from ansible_collections.hms.postgres.tests.real.lab import until
 
+# a cluster is recovered and put in the other one's place each time
+pytestmark = pytest.mark.timeout(300)
 site, writer = cutover_site.alone, cutover_site.one_writer
 
 
@@ -42,7 +44,8 @@ def test_an_agent_killed_in_the_exchange_is_started_again_and_puts_it_in_order(
         child = agent_killed(site, moment)
         assert child.end() == 3, moment
         assert child.mark.exists()
-        until(lambda: settled(site), f"after {moment} nobody is held", seconds=15.0)
+        until(lambda: settled(site), f"after {moment} nobody is held", seconds=60.0)
+        site.agents_end()
         is_old(site, writer, timeline, gone)
     finished_by_another_run(site, writer, timeline, kept)
 
@@ -56,7 +59,8 @@ def test_an_agent_killed_at_the_start_leaves_one_of_the_two_whole(
     child = agent_killed(site, moment)
     assert child.end() in (0, 3)
     assert child.mark.exists()
-    until(lambda: settled(site), "nobody is held", seconds=15.0)
+    until(lambda: settled(site), "nobody is held", seconds=60.0)
+    site.agents_end()
     writer.goes_on()
     assert site.timeline() == timeline + (not site.has_harm())
     assert moment == "after:cutover_start" or not site.has_harm()

@@ -24,17 +24,19 @@ from ansible_collections.hms.postgres.tests.real.cutover_site import (
     settled,
 )
 from ansible_collections.hms.postgres.tests.real.engine_hosts import Writer
-from ansible_collections.hms.postgres.tests.real.lab import OS_USER, until
+from ansible_collections.hms.postgres.tests.real.lab import OS_USER
 
+# a cluster is recovered and put in the other one's place each time
+pytestmark = pytest.mark.timeout(300)
 site, writer = cutover_site.alone, cutover_site.one_writer
 
 
 def power_cut(site: CutoverSite, moment: str) -> None:
     """Coordinator, agent and server of the database host end at once; the bouncers live on."""
-    child = site.cutover_child(moment=moment, accident={"kill": str(site.db1.config)})
-    until(child.mark.exists, "the agent is killed")
-    os.kill(child.pid, signal.SIGKILL)
-    child.end()
+    # the coordinator in the same breath as the agent: it would begin to put things in order
+    coordinator = ["/bin/sh", "-c", "kill -KILL $PPID"]
+    child = site.cutover_child(moment=moment, accident={"kill": str(site.db1.config), "run": coordinator})
+    assert child.end() == -signal.SIGKILL
     site.db1.kill()
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from ansible_collections.hms.postgres.tests.real import playbooks
 from ansible_collections.hms.postgres.tests.real.cutover_site import CutoverSite
-from ansible_collections.hms.postgres.tests.real.lab import Lab
+from ansible_collections.hms.postgres.tests.real.lab import Lab, until
 from ansible_collections.hms.postgres.tests.real.pgbackrest_site import STANZA
 
 # Ansible is started many times
@@ -81,7 +81,7 @@ def test_from_the_plan_to_the_full_backup(site: CutoverSite) -> None:
     assert "Timeline 2 left timeline 1 at 0/" in printed
     assert not site.has_harm()
     assert site.timeline() == 2
-    assert db2.streams_from(db1)
+    until(lambda: db2.streams_from(db1), "db2 streams")
     assert not (db2.state / "fence.json").exists()
     newest = site.archive.info()[-1]
     assert (newest["type"], newest["archive"]["start"][:8]) == ("full", "00000002")

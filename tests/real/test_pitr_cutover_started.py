@@ -22,6 +22,8 @@ from ansible_collections.hms.postgres.tests.real.cutover_site import (
 from ansible_collections.hms.postgres.tests.real.engine_hosts import Writer
 from ansible_collections.hms.postgres.tests.real.lab import until
 
+# a cluster is recovered and put in the other one's place each time
+pytestmark = pytest.mark.timeout(300)
 site, writer = cutover_site.alone, cutover_site.one_writer
 
 
@@ -34,5 +36,5 @@ def test_a_coordinator_killed_after_the_start_leaves_the_new_cluster(
     timeline, kept = site.timeline(), len(site.kept())
     recover(site)
     assert site.cutover_child(moment=moment).end() == -signal.SIGKILL
-    until(lambda: settled(site), "nobody is held", seconds=15.0)
+    until(lambda: settled(site), "nobody is held", seconds=60.0)
     finished_by_another_run(site, writer, timeline, kept)

@@ -22,7 +22,7 @@ import pytest
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused
 from ansible_collections.hms.postgres.plugins.module_utils._pitr import decide
 from ansible_collections.hms.postgres.tests.real.lab import Lab, run, until
-from ansible_collections.hms.postgres.tests.real.pgbackrest_site import Site, begin, make_site
+from ansible_collections.hms.postgres.tests.real.pgbackrest_site import Site, begin, make_site, own
 from ansible_collections.hms.postgres.tests.real.pitr_site import History, Moment, Recovery
 
 pytestmark = pytest.mark.timeout(300)
@@ -182,10 +182,10 @@ def test_a_disk_that_fills_up_is_told_and_can_be_cleared(told: Told, lab: Lab, m
 
 
 class Child:
-    """A run of its own, to be killed."""
+    """A run of its own, to be killed; or it does that itself, once it told the side cluster's server to start."""
 
-    def __init__(self, recovery: Recovery, time: str) -> None:
-        order = json.dumps({"order": dataclasses.asdict(recovery.order), "time": time})
+    def __init__(self, recovery: Recovery, time: str, *, die: bool = False) -> None:
+        order = json.dumps({"order": dataclasses.asdict(recovery.order), "time": time, "die": die})
         here = pathlib.Path(__file__).resolve()
         environment = {**os.environ, "PYTHONPATH": str(here.parents[2] / ".collections")}
         argv = [sys.executable, str(here.with_name("pitr_child.py")), order]
@@ -194,9 +194,12 @@ class Child:
     def kill(self) -> None:
         """As the kernel does when there is no memory."""
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        if self.process.stderr is not None:
-            self.process.stderr.close()
+        self.end()
+
+    def end(self) -> int:
+        """Wait for its end; its exit code, negative where a signal ended it."""
+        self.process.communicate(timeout=200)
+        return self.process.returncode
 
 
 def working_at(place: pathlib.Path) -> bool:
@@ -205,10 +208,41 @@ def working_at(place: pathlib.Path) -> bool:
     return any(re.search(r"\srestore(:local)?(\s|$)", line) for line in found.splitlines())
 
 
-def test_killed_during_the_restore_it_goes_on(told: Told, side: Recovery) -> None:
+class Stuck:
+    """A repository whose largest file is a FIFO until it is let go: no restore from it comes to its end."""
+
+    def __init__(self, told: Told, lab: Lab) -> None:
+        self.site = told.site.twin()
+        files = (self.site.repo / "backup").rglob("pg_data/base/*/*")
+        self._file = max((path for path in files if path.is_file()), key=lambda path: path.stat().st_size)
+        self._kept = self._file.rename(lab.folder / "largest")
+        os.mkfifo(self._file)
+        own(self._file)
+
+    def let_go(self) -> None:
+        """The file is back; whoever waits at the FIFO waits for ever."""
+        self._kept.replace(self._file)
+
+
+@pytest.fixture
+def stuck(told: Told, lab: Lab) -> Stuck:
+    """A copy of the repository, for one test."""
+    return Stuck(told, lab)
+
+
+@pytest.fixture
+def stuck_side(stuck: Stuck, lab: Lab) -> t.Iterator[Recovery]:
+    """A side cluster from it."""
+    with contextlib.closing(Recovery(stuck.site, lab.folder / "side")) as made:
+        yield made
+
+
+def test_killed_during_the_restore_it_goes_on(told: Told, stuck: Stuck, stuck_side: Recovery) -> None:
+    side = stuck_side
     child = Child(side, told.moments[0].after)
-    until((side.directory / "data" / "backup.manifest").exists, "the restore has begun")
+    until((side.directory / "data" / "backup.manifest").exists, "the restore has begun", seconds=60)
     child.kill()
+    stuck.let_go()
     assert json.loads((side.directory / "hms-pitr.json").read_text())["stage"] == "restoring"
     assert not (side.directory / "data" / "global" / "pg_control").exists(), "nobody can start it by mistake"
     made = side.to(time=told.moments[0].after)
@@ -219,9 +253,8 @@ def test_killed_during_the_restore_it_goes_on(told: Told, side: Recovery) -> Non
 
 @pytest.mark.parametrize("server_too", [False, True])
 def test_killed_during_the_recovery_it_goes_on(told: Told, side: Recovery, server_too: bool) -> None:
-    child = Child(side, told.moments[1].after)
+    assert Child(side, told.moments[1].after, die=True).end() == -signal.SIGKILL
     until(lambda: (side.directory / "data" / "postmaster.pid").exists() and side.side.pid is not None, "it recovers")
-    child.kill()
     if server_too:
         side.side.kill()
     made = side.to(time=told.moments[1].after)
@@ -230,10 +263,11 @@ def test_killed_during_the_recovery_it_goes_on(told: Told, side: Recovery, serve
     assert not side.to(time=told.moments[1].after).changed
 
 
-def test_a_second_one_at_the_same_time_is_refused(told: Told, side: Recovery) -> None:
+def test_a_second_one_at_the_same_time_is_refused(told: Told, stuck_side: Recovery) -> None:
+    side = stuck_side
     child = Child(side, told.moments[0].after)
     try:
-        until((side.directory / "data").exists, "the first one is at work")
+        until((side.directory / "data").exists, "the first one is at work", seconds=60)
         with pytest.raises(Refused, match="Another point-in-time recovery is at work") as refused:
             side.to(time=told.moments[1].after)
         assert refused.value.reason == "busy"

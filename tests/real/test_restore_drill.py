@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -24,8 +23,11 @@ from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsErr
 from ansible_collections.hms.postgres.plugins.module_utils._tools.pg_ctl import inhabitants
 from ansible_collections.hms.postgres.tests.real import backup_site, restore_site
 from ansible_collections.hms.postgres.tests.real.backup_site import PASSPHRASE, ROWS, odd_database
-from ansible_collections.hms.postgres.tests.real.drill_site import ENCRYPTION, DrillSite, workers
+from ansible_collections.hms.postgres.tests.real.drill_site import ASLEEP, ENCRYPTION, DrillSite, is_asleep, workers
 from ansible_collections.hms.postgres.tests.real.lab import Instance, Lab, until
+
+# a drill makes a server, and Ansible is started several times
+pytestmark = pytest.mark.timeout(600)
 
 PHASES = ["analyze", "create", "load", "look", "prepare", "properties", "validate"]
 
@@ -33,7 +35,8 @@ PHASES = ["analyze", "create", "load", "look", "prepare", "properties", "validat
 @pytest.fixture(scope="module")
 def server(module_lab: Lab) -> Instance:
     """A server with the odd database, another one, and roles of its own."""
-    instance = module_lab.primary()
+    # nobody but the tests changes how large a database is
+    instance = module_lab.primary(autovacuum="off")
     odd_database(instance)
     instance.sql('CREATE ROLE keeper; CREATE ROLE "odd ""clerk" LOGIN PASSWORD \'secret\'')
     instance.sql("ALTER DATABASE hospital OWNER TO keeper")
@@ -225,10 +228,9 @@ def test_an_answer_that_is_not_the_expected_one_spares_the_backup(site: DrillSit
 def test_what_a_killed_drill_left_goes_with_the_next_one(site: DrillSite) -> None:
     """SIGKILL while the backup is being proven: the server lives on, and the next run ends and removes it."""
     made = site.backup(database="second").values["backup"]
-    asleep = [{"name": "asleep", "sql": "SELECT pg_sleep(100) IS NULL"}]
-    process = site.start_restore(module="pg_restore_drill", assertions=asleep)
+    process = site.start_restore(module="pg_restore_drill", assertions=[{"name": "asleep", "sql": ASLEEP}])
     try:
-        until(lambda: b"SELECT" in b"".join(titles(site.place / "data")), "the question is being asked")
+        until(lambda: is_asleep(site.place), "the question is being asked", seconds=90)
         with pytest.raises(HmsError, match="Another restore drill is at work"):
             site.drill()
     finally:
@@ -244,13 +246,11 @@ def test_what_a_killed_drill_left_goes_with_the_next_one(site: DrillSite) -> Non
 
 def test_told_to_end_it_leaves_nothing(site: DrillSite) -> None:
     site.backup(database="second")
-    process = site.start_restore(
-        module="pg_restore_drill", assertions=[{"name": "asleep", "sql": "SELECT pg_sleep(100) IS NULL"}]
-    )
+    process = site.start_restore(module="pg_restore_drill", assertions=[{"name": "asleep", "sql": ASLEEP}])
     try:
-        until(lambda: b"SELECT" in b"".join(titles(site.place / "data")), "the question is being asked")
+        until(lambda: is_asleep(site.place), "the question is being asked", seconds=90)
         os.kill(process.pid, signal.SIGTERM)
-        process.wait(30)
+        process.wait(60)
     finally:
         restore_site.kill(process)
     assert b'"reason": "interrupted"' in (site.folder / "module.out").read_bytes()
@@ -309,12 +309,3 @@ def fresh(site: DrillSite) -> dict[str, t.Any]:
     found = info(params, check_mode=True, runner=SystemRunner(), clock=SystemClock())
     (verdict,) = found.values["freshness"]
     return dict(verdict)
-
-
-def titles(data: pathlib.Path) -> list[bytes]:
-    """What the processes of a server say that they do."""
-    found = []
-    for pid in inhabitants(str(data)):
-        with contextlib.suppress(OSError):
-            found.append(pathlib.Path(f"/proc/{pid}/cmdline").read_bytes())
-    return found

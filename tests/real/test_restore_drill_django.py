@@ -22,6 +22,9 @@ from ansible_collections.hms.postgres.tests.real.django_site import Application
 from ansible_collections.hms.postgres.tests.real.drill_site import DrillSite, two_databases
 from ansible_collections.hms.postgres.tests.real.lab import BINARIES, OS_USER, Instance, Lab, run
 
+# a drill makes a server and asks an application
+pytestmark = pytest.mark.timeout(300)
+
 USER = "www-data"
 """A user that every Debian has, and that is not the server's."""
 

@@ -18,6 +18,8 @@ from ansible_collections.hms.postgres.tests.real.drill_site import DrillSite, tw
 from ansible_collections.hms.postgres.tests.real.lab import Instance, Lab
 from ansible_collections.hms.postgres.tests.real.notify_servers import WebServer, serving
 
+# Ansible is started many times
+pytestmark = pytest.mark.timeout(600)
 PYTHON = "/usr/bin/python3"
 
 
@@ -63,7 +65,7 @@ def run(site: DrillSite, command: str = "restore-drill") -> tuple[int, str]:
         env={"PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=200,
         check=False,
     )
     assert done.stdout == ""

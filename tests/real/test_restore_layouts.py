@@ -16,7 +16,6 @@ import os
 import pathlib
 import shutil
 import stat
-import subprocess
 import typing as t
 
 import pytest
@@ -25,7 +24,7 @@ from ansible_collections.hms.postgres.plugins.module_utils import _drill_work
 from ansible_collections.hms.postgres.tests.real import backup_site, restore_site
 from ansible_collections.hms.postgres.tests.real.backup_site import PASSPHRASE, ROWS, odd_database
 from ansible_collections.hms.postgres.tests.real.lab import Instance, Lab, process_alive, run, until
-from ansible_collections.hms.postgres.tests.real.restore_site import RestoreSite
+from ansible_collections.hms.postgres.tests.real.restore_site import Gate, RestoreSite
 
 UNTOUCHED = "The live database was not touched."
 NOTHING = "Nothing was touched."
@@ -56,18 +55,24 @@ def server(module_lab: Lab) -> Instance:
     for name in ("notes", "letters"):
         backup_site.big_table(instance, "large", name=name, megabytes=20)
         instance.sql(f"CREATE INDEX ON {name} (md5(body)); CREATE INDEX ON {name} (md5(body || 'x'))", dbname="large")
+    gate(instance).before(instance, "large", "notes", "letters")
     place = instance.folder / "work"
     place.mkdir()
     place.chmod(0o711)
     return instance
 
 
+def gate(server: Instance) -> Gate:
+    """What the rows of the large database have to pass."""
+    return Gate(server.folder / "gate")
+
+
 @pytest.fixture(autouse=True)
 def live_untouched(server: Instance) -> t.Iterator[None]:
     """Whatever a test does, the live databases are the same afterwards, and nobody and nothing is left."""
-    with restore_site.untouched(server, "datname !~ '^hms_restore'", "^(hms.postgres|pg_restore)", seconds=40):
+    with restore_site.untouched(server, "datname !~ '^hms_restore'", "^(hms.postgres|pg_restore)"):
         yield
-        until(lambda: lying(server) == [], "the plaintext is gone")
+        until(lambda: lying(server) == [], "the plaintext is gone", seconds=60)
 
 
 def lying(server: Instance) -> list[pathlib.Path]:
@@ -214,6 +219,7 @@ def test_the_directory_format_in_place(server: Instance, tmp_path: pathlib.Path)
         backed_up(site)
         before = backup_site.dump_text(server, "gone")
         server.sql("DELETE FROM patients", dbname="gone")
+        restore_site.left_alone(server, "gone")
         done = site.restore(**asked(site, strategy="in_place"))
         assert (done.values["restored"], backup_site.dump_text(server, "gone")) == (True, before)
     finally:
@@ -297,12 +303,14 @@ def loading(server: Instance) -> bool:
     return server.sql(ask) != "0"
 
 
-def kill_when(condition: t.Callable[[], bool], site: RestoreSite, process: subprocess.Popen[bytes]) -> set[int]:
-    """SIGKILL at a moment; what worked for it then."""
-    until(lambda: condition() or process.poll() is not None, "the moment has come")
-    assert process.poll() is None, site.module_output()
-    found = backup_site.descendants(process.pid)
-    restore_site.kill(process)
+def kill_when(condition: t.Callable[[], bool], site: RestoreSite) -> set[int]:
+    """A restore, and SIGKILL at a moment before the rows are in; what worked for it then."""
+    with gate(site.instance).closed():
+        process = site.start_restore(**asked(site))
+        until(lambda: condition() or process.poll() is not None, "the moment has come", seconds=60)
+        assert process.poll() is None, site.module_output()
+        found = backup_site.descendants(process.pid)
+        restore_site.kill(process)
     return found
 
 
@@ -315,7 +323,7 @@ def test_killed_over_a_folder(server: Instance, tmp_path: pathlib.Path, moment: 
         "unpacking": lambda: unpacked(server) > 1_000_000,
         "loading": lambda: loading(server),
     }
-    helpers = kill_when(begun[moment], site, site.start_restore(**asked(site)))
+    helpers = kill_when(begun[moment], site)
     until(lambda: lying(server) == [], "the plaintext is gone", seconds=60)
     until(lambda: not any(map(process_alive, helpers)), "nobody is left", seconds=60)
     until(lambda: not loading(server), "the server has noticed", seconds=60)
@@ -330,8 +338,7 @@ def test_killed_over_a_file_without_a_name(server: Instance, tmp_path: pathlib.P
     """It is gone with those who had it open; the next run finishes."""
     site = site_of(server, tmp_path, "large")
     site.backup(encryption=ENCRYPTION, verify="none")
-    process = site.start_restore(**asked(site))
-    helpers = kill_when(lambda: loading(server), site, process)
+    helpers = kill_when(lambda: loading(server), site)
     until(lambda: not any(map(process_alive, helpers)), "nobody is left", seconds=60)
     until(lambda: not loading(server), "the server has noticed", seconds=60)
     assert lying(server) == []
@@ -342,22 +349,24 @@ def test_killed_over_a_file_without_a_name(server: Instance, tmp_path: pathlib.P
 def test_told_to_end_while_jobs_work(server: Instance, tmp_path: pathlib.Path) -> None:
     site = site_of(server, tmp_path, "large")
     site.backup(encryption=ENCRYPTION, verify="none")
-    process = site.start_restore(**asked(site))
-    until(lambda: loading(server) or process.poll() is not None, "it loads")
-    helpers = backup_site.descendants(process.pid)
-    process.terminate()
-    assert process.wait(60) == 1
+    with gate(server).closed():
+        process = site.start_restore(**asked(site))
+        until(lambda: loading(server) or process.poll() is not None, "it loads", seconds=60)
+        helpers = backup_site.descendants(process.pid)
+        process.terminate()
+        assert process.wait(60) == 1
     found = site.module_output()
     assert (found["reason"], found["state"]) == ("interrupted", UNTOUCHED)
     assert (restore_site.scratches(server), backup_site.remnants_in_memory(process.pid)) == ([], [])
-    until(lambda: not any(map(process_alive, helpers)), "nobody is left")
+    until(lambda: not any(map(process_alive, helpers)), "nobody is left", seconds=60)
     assert json.loads((site.folder / "module.out").read_text())["failed"]
 
 
 def test_jobs_end_in_time(server: Instance, tmp_path: pathlib.Path) -> None:
     site = site_of(server, tmp_path, "large")
     site.backup(encryption=ENCRYPTION, verify="none")
-    error = site.refused(**asked(site, timeout=0.5))
+    with gate(server).closed():
+        error = site.refused(**asked(site, timeout=2.0))
     assert error.reason == "deadline_passed"
     assert error.state in (UNTOUCHED, NOTHING)
     assert restore_site.scratches(server) == []

@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import typing as t
 
+from .._clock import SystemClock, wait_until
 from .._errors import HmsError
 from .._postgres import ConnectionParams, Session, quote_identifier, quote_literal
 from .database import Connect, DatabaseFacts
@@ -22,6 +23,8 @@ from .manifest import Manifest
 _MAINTENANCE = ("postgres", "template1")
 _SHOWN = 10
 _NO_RIGHT = "42501"
+_LEAVING = 5.0
+"""Seconds for the session of a run that has just ended, or was killed: the server notices a moment later."""
 _TAKE = "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended(%s, 0))"
 _RELEASE = "SELECT pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended(%s, 0))"
 
@@ -90,7 +93,8 @@ def _few(found: list[str]) -> list[str]:
 
 def take_name(session: Session, name: str) -> None:
     """Hold a scratch database's name as long as the session lives."""
-    if not session.value(_TAKE, (name,)):
+    free = wait_until(lambda: bool(session.value(_TAKE, (name,))), clock=SystemClock(), timeout=_LEAVING, interval=0.1)
+    if not free:
         raise HmsError(
             f"The scratch database {name} is in use by another run.",
             reason="busy",

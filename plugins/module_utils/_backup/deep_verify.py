@@ -95,8 +95,8 @@ class DeepVerifier:
         name = scratch_name(manifest)
         maintenance = open_maintenance(self._connection, self._connect)
         try:
-            drop_abandoned(maintenance, scratch_prefix(manifest.cluster, manifest.database))
             take_name(maintenance, name)
+            drop_abandoned(maintenance, scratch_prefix(manifest.cluster, manifest.database))
             maintenance.execute(create_statement(name, database, major))
             try:
                 settle(maintenance)

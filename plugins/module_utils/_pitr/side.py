@@ -245,11 +245,12 @@ def postmaster(folder: Folder) -> int | None:
 def lives_in(folder: Folder) -> bool:
     """Whether any process works in the data directory: a killed server's children outlive it for a moment."""
     data = os.path.realpath(folder.data)
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if os.readlink(f"/proc/{entry.name}/cwd") == data:
-                    return True
+    with os.scandir("/proc") as entries:
+        for entry in entries:
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    if os.readlink(f"/proc/{entry.name}/cwd") == data:
+                        return True
     return False
 
 
