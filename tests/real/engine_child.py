@@ -6,8 +6,8 @@
 
 The moment is ``before:VERB`` or ``after:VERB`` (the first time that this verb is sent to any host) or
 ``step:ID`` (when the first answer of that step is written down). What happens: it ends itself by SIGKILL; or
-processes are ended (``kill``: their last argument, ``killall``: their folder), or stopped (``stop``: files that hold
-their pids), or a program is ``run``.
+processes are ended (``kill``: their last argument, or several such; ``killall``: their folder; with ``itself`` it ends
+itself after them), or stopped (``stop``: files that hold their pids), or a program is ``run``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemC
 from ansible_collections.hms.postgres.plugins.module_utils._cluster.plan import Request
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError
 from ansible_collections.hms.postgres.plugins.plugin_utils import _bundle
+from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator import operation
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.course import Job, Report
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.fleet import Fleet, Pending
 from ansible_collections.hms.postgres.plugins.plugin_utils._coordinator.line import LineSpec
@@ -41,12 +42,14 @@ def happen(accident: t.Mapping[str, t.Any]) -> None:
         return
     for path in accident.get("stop", []):
         os.kill(int(pathlib.Path(path).read_text()), signal.SIGSTOP)
-    found = [*with_last_argument(accident.get("kill", "")), *working_in(accident.get("killall", ""))]
-    signal_all(found, signal.SIGKILL)
+    words = accident.get("kill", [])
+    for word in [words] if isinstance(words, str) else words:
+        signal_all(with_last_argument(word), signal.SIGKILL)
+    signal_all(working_in(accident.get("killall", "")), signal.SIGKILL)
     if "run" in accident:
         subprocess.run(accident["run"], check=True, timeout=60)
     mark.touch()
-    if not {"stop", "kill", "killall", "run"} & set(accident):
+    if "itself" in accident or not {"stop", "kill", "killall", "run"} & set(accident):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -74,8 +77,8 @@ def arm(accident: t.Mapping[str, t.Any]) -> None:
             happen(accident)
         return pending
 
-    def writing(operation: Operation, **step: t.Any) -> None:
-        write(operation, **step)
+    def writing(working: Operation, **step: t.Any) -> None:
+        write(working, **step)
         if (when, what) == ("step", step["id"]) and step["result"] != "running":
             happen(accident)
 
@@ -87,6 +90,7 @@ def ordered(wish: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     """What every job is told, from the parent's wish; the accident is armed."""
     if wish["accident"]:
         arm(wish["accident"])
+    operation.REVIVE_SECONDS = wish["greet_seconds"]  # a busy machine may need longer for an agent's start
     cluster, environment, *hosts = wish["site"]
     return {
         "site": Site(cluster, environment, *map(tuple, hosts)),
@@ -96,6 +100,7 @@ def ordered(wish: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         "records_directory": wish["records_directory"],
         "parameters": {},
         "version": "0",
+        "greet_seconds": wish["greet_seconds"],
     }
 
 

@@ -35,10 +35,15 @@ PROCESSES = ("1", "2")
 
 def rows_of(conninfo: str, statement: str) -> list[dict[str, str]]:
     """What a server or a console answers, all values as text."""
-    with psycopg.connect(conninfo, autocommit=True, prepare_threshold=None, connect_timeout=3) as connection:
-        cursor = connection.execute(statement.encode())
-        names = [column.name for column in cursor.description or ()]
-        found = cursor.fetchall() if names else []
+    with psycopg.connect(conninfo, autocommit=True, prepare_threshold=None, connect_timeout=30) as connection:
+        return rows_from(connection, statement)
+
+
+def rows_from(connection: psycopg.Connection[t.Any], statement: str) -> list[dict[str, str]]:
+    """The same on a connection that is there already."""
+    cursor = connection.execute(statement.encode())
+    names = [column.name for column in cursor.description or ()]
+    found = cursor.fetchall() if names else []
     return [dict(zip(names, ["" if value is None else str(value) for value in row])) for row in found]
 
 
@@ -115,8 +120,11 @@ class Database(Host):
         raise AssertionError(f"{self.name} has no {title}")
 
     def signal(self, number: int) -> None:
-        """A signal to all processes of the instance at once."""
-        signal_all(self.processes(), number)
+        """A signal to all processes of the instance at once, those included that one of them begins meanwhile."""
+        reached: set[int] = set()
+        while found := set(self.processes()) - reached:
+            signal_all(found, number)
+            reached |= found
 
     def kill(self) -> None:
         """kill -9 of everything: the power cord."""
@@ -146,6 +154,31 @@ class Database(Host):
 
     def streams_from(self, upstream: Database) -> bool:
         return self.ask("SELECT status, sender_port FROM pg_stat_wal_receiver") == f"streaming|{upstream.port}"
+
+    @contextlib.contextmanager
+    def first_rule(self, database: str, user: str, method: str) -> t.Iterator[None]:
+        """Meanwhile this is pg_hba.conf's first word on who may log in."""
+        path = self.instance.config / "pg_hba.conf"
+        before = path.read_text()
+        try:
+            path.write_text(f"host {database} {user} 127.0.0.1/32 {method}\n{before}")
+            self.ask("SELECT pg_reload_conf()")
+            yield
+        finally:
+            path.write_text(before)
+            self.ask("SELECT pg_reload_conf()")
+
+    @contextlib.contextmanager
+    def ledger_locked(self) -> t.Iterator[None]:
+        """Meanwhile every write of a client waits, and nothing is acknowledged."""
+        where = f"host=127.0.0.1 port={self.port} user=postgres dbname=hospital"
+        with contextlib.closing(psycopg.connect(where, connect_timeout=30)) as connection:
+            connection.execute("LOCK TABLE ledger IN EXCLUSIVE MODE")
+            yield
+
+    def hears_nobody(self) -> None:
+        """Wait until a standby has noticed that its upstream is gone."""
+        until(lambda: self.ask("SELECT count(*) FROM pg_stat_wal_receiver") == "0", f"the receiver of {self.name} ends")
 
     def has(self, position: str) -> bool:
         """Whether a standby has replayed up to `position`."""
@@ -270,7 +303,7 @@ class Writer:
         """The longest time that a write took which was acknowledged in the end."""
         return max(float(line[3]) for line in self.lines() if line[1] == "ok")
 
-    def goes_on(self, seconds: float = 10.0) -> None:
+    def goes_on(self, seconds: float = 60.0) -> None:
         """New writes are acknowledged."""
         before = self.count("ok")
         until(lambda: self.count("ok") > before + 2, f"{self.source} goes on writing", seconds=seconds)
@@ -280,7 +313,7 @@ class Writer:
         if stdin is not None and not stdin.closed:
             stdin.close()
         try:
-            self._process.wait(5.0)
+            self._process.wait(30.0)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -305,7 +338,7 @@ class Child:
     def pid(self) -> int:
         return self.process.pid
 
-    def end(self, seconds: float = 60.0) -> int:
+    def end(self, seconds: float = 100.0) -> int:
         """Wait for its end; its exit code, negative where a signal ended it."""
         return self.process.wait(seconds)
 

@@ -52,6 +52,8 @@ from ansible_collections.hms.postgres.tests.real.lab import (
 )
 
 CLUSTER = "hospital"
+HOLD_SECONDS, GREET_SECONDS = 10.0, 30.0
+"""For clients' transactions to end and for agents to come up, where a test doesn't say: a busy machine may be slow."""
 
 SETTINGS = {"shared_buffers": "32MB", "max_connections": "60", "autovacuum": "off", "wal_keep_size": "64MB"}
 ROLES = (
@@ -323,7 +325,7 @@ class EngineSite:
         """Agents of one host, with what waits for them."""
         return agents_with(str(self.folder / host / "etc"))
 
-    def agents_end(self, seconds: float = 30.0) -> None:
+    def agents_end(self, seconds: float = 60.0) -> None:
         """Wait until no agent works any more."""
         hosts = [*self.databases, *self.bouncers]
         until(lambda: not any(self.agents(host) for host in hosts), "all agents have ended", seconds=seconds)
@@ -364,6 +366,7 @@ class EngineSite:
 
     def job(self, operation: Operation, candidate: str = "", **more: t.Any) -> Job[Request]:
         """A job for this site; `more` are fields of the request or of the job."""
+        more.setdefault("hold_seconds", HOLD_SECONDS)
         request = functools.partial(Request, operation=operation, candidate=candidate)
         return self.ordered(request, {"parameters": {"candidate": candidate}, **more})
 
@@ -379,6 +382,7 @@ class EngineSite:
             records_directory=str(self.records),
             parameters={},
             version="0",
+            greet_seconds=GREET_SECONDS,
         )
         return dataclasses.replace(job, **{key: value for key, value in wishes.items() if key in fields})
 
@@ -402,6 +406,7 @@ class EngineSite:
             "lines": [[line.host, list(line.argv)] for line in job.lines],
             "by": job.by,
             "records_directory": job.records_directory,
+            "greet_seconds": job.greet_seconds,
             "accident": {"moment": moment, "mark": str(mark), **(accident or {})} if moment else {},
         }
         environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1] / ".collections")}
@@ -433,7 +438,7 @@ class EngineSite:
             yield
             psql.stdin.write("COMMIT;\n")
             psql.stdin.close()
-            assert psql.wait(20) == 0
+            assert psql.wait(60) == 0
 
     # -- judging -------------------------------------------------------------------------------------------------
 
@@ -446,7 +451,7 @@ class EngineSite:
         """Some other database host."""
         return next(each for each in self.databases.values() if each is not database)
 
-    def standbys_stream(self, seconds: float = 30.0) -> None:
+    def standbys_stream(self, seconds: float = 60.0) -> None:
         """Everybody but the primary streams from it."""
         primary = self.primary()
         for database in self.databases.values():

@@ -82,8 +82,8 @@ def as_postgres(*argv: str, timeout: float = 120.0, check: bool = True, env: t.M
     return run("runuser", "-u", OS_USER, "--", *argv, timeout=timeout, check=check, env=env)
 
 
-def until(condition: t.Callable[[], bool], what: str, *, seconds: float = 20.0) -> None:
-    """Wait for something to come true."""
+def until(condition: t.Callable[[], bool], what: str, *, seconds: float = 60.0) -> None:
+    """Wait for something to come true; on a machine that is busy or stalls that may take long."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"

@@ -20,7 +20,7 @@ def play(
     playbook: pathlib.Path | str,
     *options: str,
     rc: int = 0,
-    seconds: float = 180.0,
+    seconds: float = 400.0,
     environment: t.Mapping[str, str] | None = None,
 ) -> str:
     """Run a playbook, named from the root of the repository; what it printed."""

@@ -120,21 +120,21 @@ class Site:
     """Members in the order in which they were made; the first one is the first primary."""
 
     def __init__(self, lab: Lab, *, standbys: int = 1, **settings: str) -> None:
-        self._lab = lab
+        self.lab = lab
         self._settings = {**SETTINGS, **settings}
         self.members: list[Member] = []
         self._build(standbys)
 
     def _build(self, standbys: int) -> None:
-        primary = self._lab.primary(checksums=False, **self._settings)
+        primary = self.lab.primary(checksums=False, **self._settings)
         self.members.append(Member(primary))
         for statement in _ROLES:
             primary.sql(statement)
         primary.sql(f"CREATE DATABASE {DATABASE}")
         primary.sql(_SCHEMA, dbname=DATABASE)
         for _number in range(standbys):
-            instance = self._lab.standby(primary, start=False)
-            self._lab.configure(instance, **self._settings)
+            instance = self.lab.standby(primary, start=False)
+            self.lab.configure(instance, **self._settings)
             self.members.append(Member(instance))
         for member in self.members:
             self.write_member(member)
@@ -143,7 +143,7 @@ class Site:
             self.await_streaming(member, self.members[0])
 
     def _passfile(self, user: str, password: str) -> str:
-        path = self._lab.folder / f"{user}.pgpass"
+        path = self.lab.folder / f"{user}.pgpass"
         if not path.exists():
             path.write_text(f"*:*:*:{user}:{password}\n")
             path.chmod(0o600)

@@ -111,7 +111,7 @@ class ServicesSite(SwapSite):
             app = self.app(service)
             if not app.pid(service.unit):
                 app.run("start", service.unit)
-            until(functools.partial(self.writes, service), f"{service.words} writes")
+            assert self.writes(service)
         return self.pids(*services)
 
     def pids(self, *services: Service) -> dict[Service, int]:
@@ -128,8 +128,7 @@ class ServicesSite(SwapSite):
     def writes(self, service: Service) -> bool:
         """Whether one more write of it is acknowledged."""
         before = len(self.ledger(service))
-        with contextlib.suppress(AssertionError):
-            until(lambda: len(self.ledger(service)) > before + 2, "it writes", seconds=3.0)
+        until(lambda: len(self.ledger(service)) > before + 2, f"{service.words} writes")
         return all(line[2] == "ok" for line in self.ledger(service)[before:])
 
     def acknowledged(self, service: Service) -> set[tuple[str, int]]:
@@ -167,7 +166,7 @@ class ServicesSite(SwapSite):
         told = f" --systemctl {self.apps['bouncer1'].systemctl} --config "
         return LineSpec(spec.host, ("/bin/sh", "-c", command.replace(" --config ", told)))
 
-    def agents_end(self, seconds: float = 30.0) -> None:
+    def agents_end(self, seconds: float = 60.0) -> None:
         super().agents_end(seconds)
         until(lambda: not any(app.agents() for app in self.apps.values()), "no agent works", seconds=seconds)
 
@@ -192,7 +191,7 @@ def swapped_with_services(site: ServicesSite) -> t.Iterator[tuple[int, int]]:
             site.drop(name)
     site.up()
     yield site.oid(LIVE), site.make()
-    until(lambda: all(site.pids().values()), "the services run again", seconds=20.0)
+    until(lambda: all(site.pids().values()), "the services run again")
     site.agents_end()
     assert [app.note() for app in site.apps.values()] == [[], [], []]
     assert site.paused() == []

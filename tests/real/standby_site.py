@@ -37,9 +37,12 @@ class Site:
         """The configuration directory of one member."""
         return self.members[name].folder / "etc"
 
-    def write(self) -> None:
-        """Write every member.json and passfile."""
-        peers = [{"name": name, "address": "127.0.0.1", "port": made.port} for name, made in self.members.items()]
+    def write(self, **ports: int) -> None:
+        """Write every member.json and passfile; `ports` says by which a member is reached, where not by its own."""
+        peers = [
+            {"name": name, "address": "127.0.0.1", "port": ports.get(name, made.port)}
+            for name, made in self.members.items()
+        ]
         for name, instance in self.members.items():
             folder = self.folder(name)
             folder.mkdir(exist_ok=True)

@@ -30,6 +30,8 @@ from ansible_collections.hms.postgres.tests.real.swap_site import (
     settled,
 )
 
+pytestmark = pytest.mark.timeout(300)
+
 site, writers, pair = swap_site.two_bouncers, swap_site.two_writers, swap_site.swapped_without_loss
 
 
@@ -49,7 +51,7 @@ def test_a_killed_agent_leaves_nobody_waiting(
     child = site.swap_child(moment=moment, accident={"kill": str(site.folder / victim / "etc")})
     child.end()
     assert child.mark.exists()
-    until(lambda: settled(site, pair), "nobody is held", seconds=10.0)
+    until(lambda: settled(site, pair), "nobody is held")
     for writer in writers:
         writer.goes_on()
     run_again(site, pair)
@@ -63,8 +65,8 @@ def test_a_process_that_freezes_in_the_middle_holds_up_only_its_own_clients(
     child = site.swap_child(moment="step:hold_pools", accident=accident)
     try:
         until(child.mark.exists, "it is frozen")
-        writers[0].goes_on(20.0)
-        until(lambda: bouncer.paused_among("1") == [], "its sibling lets its clients go", seconds=30.0)
+        writers[0].goes_on()
+        until(lambda: bouncer.paused_among("1") == [], "its sibling lets its clients go")
         found = child.result()
     finally:
         os.kill(bouncer.pid("2"), signal.SIGCONT)
@@ -78,11 +80,10 @@ def test_a_process_that_freezes_in_the_middle_holds_up_only_its_own_clients(
 
 def test_what_nobody_lets_go_the_next_run_does(site: SwapSite, pair: tuple[int, int]) -> None:
     """Coordinator and agents die at once, when the swap is done and everybody is held."""
-    with contextlib.ExitStack() as frozen:
-        child = site.swap_child(moment="step:swap", accident={"run": ["/bin/sh", "-c", "sleep 1"]})
-        until(lambda: site.oid(LIVE) == pair[1], "it is done")
-        signal_all([*site.agents("bouncer1"), *site.agents("bouncer2"), child.pid], signal.SIGKILL)
-        frozen.callback(child.end)
+    agents = [str(bouncer.config) for bouncer in site.bouncers.values()]
+    child = site.swap_child(moment="step:swap", accident={"kill": agents, "itself": True})
+    assert child.end() == -signal.SIGKILL
+    assert site.oid(LIVE) == pair[1], "it is done"
     assert len(site.paused()) == 4
     report = site.swap()
     assert report.changed
@@ -99,8 +100,8 @@ def test_lines_that_fall_silent_leave_nobody_waiting(
     accident = {"stop": [str(path) for path in relays.values()]}
     child = site.swap_child(lines=site.lines(**relays), moment="step:hold_pools", accident=accident)
     try:
-        until(child.mark.exists, "the lines are cut", seconds=20.0)
-        until(lambda: settled(site, pair), "nobody is held", seconds=20.0)
+        until(child.mark.exists, "the lines are cut")
+        until(lambda: settled(site, pair), "nobody is held")
         for writer in writers:
             writer.goes_on()
     finally:
@@ -125,8 +126,10 @@ def test_a_session_that_comes_in_the_middle_is_ended_too(site: SwapSite, pair: t
     for thread in threads:
         thread.start()
     try:
-        child = site.swap_child()
+        until(lambda: pair[0] in seen, "somebody was in the old one")
+        child = site.swap_child(sessions_deadline=30.0)
         assert child.result()["changed"]
+        until(lambda: pair[1] in seen, "somebody was in the new one")
     finally:
         stop.touch()
         for thread in threads:

@@ -218,7 +218,7 @@ def test_the_task_that_a_playbook_runs(site: SwapSite, tmp_path: pathlib.Path) -
     )
 
     def play(*more: str) -> dict[str, t.Any]:
-        playbooks.play(tmp_path / "hosts.yml", tmp_path / "play.yml", *more, seconds=120)
+        playbooks.play(tmp_path / "hosts.yml", tmp_path / "play.yml", *more)
         found: dict[str, t.Any] = json.loads(result.read_text())
         return found
 

@@ -16,13 +16,15 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 import typing as t
 
 import pytest
+
+from ansible_collections.hms.postgres.tests.real.engine_hosts import descendants
+from ansible_collections.hms.postgres.tests.real.lab import Lab, process_alive, until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HOSPITAL = ROOT / "playbooks" / "files" / "hospital"
@@ -38,17 +40,10 @@ pytestmark = pytest.mark.skipif(
 def as_postgres(*argv: str) -> str:
     """Run a program as postgres to its end."""
     done = subprocess.run(
-        ["runuser", "-u", "postgres", "--", *argv], capture_output=True, text=True, timeout=60, check=False
+        ["runuser", "-u", "postgres", "--", *argv], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclasses.dataclass
@@ -58,6 +53,7 @@ class Site:
     folder: pathlib.Path
     port: int
     pooler_port: int
+    nobody_s_port: int
 
     @property
     def data(self) -> pathlib.Path:
@@ -81,6 +77,10 @@ class Site:
         ]
         return as_postgres(*argv).strip()
 
+    def waiting(self) -> int:
+        """Writers that wait for a lock on the ledger."""
+        return int(self.psql("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'ledger_entry'::regclass"))
+
     def server(self, *action: str) -> None:
         """pg_ctl, without waiting for what it left running to close its output."""
         log = str(self.folder / "server.log")
@@ -88,7 +88,7 @@ class Site:
 
     def start_again(self) -> None:
         """Start after a crash; the killed postmaster counts as running until the machine's first process reaps it."""
-        deadline = time.monotonic() + 30.0
+        deadline = time.monotonic() + 60.0
         while True:
             try:
                 return self.server("start")
@@ -107,7 +107,7 @@ class Site:
         """One command of the tool, as the demo runs it."""
         argv = [PYTHON, "-m", "module_utils._workload.program", *arguments]
         environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "plugins")}
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, env=environment)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False, env=environment)
         assert done.returncode == rc, done.stderr
         answer: dict[str, t.Any] = json.loads(done.stdout)
         return answer
@@ -139,10 +139,10 @@ pidfile = {folder}/pooler.pid
 USERS = 'SELECT format(\'"%s" "%s"\', rolname, rolpassword) FROM pg_authid WHERE rolpassword IS NOT NULL'
 
 
-def build(folder: pathlib.Path) -> Site:
-    """initdb, roles, database, PgBouncer."""
+def build(folder: pathlib.Path, lab: Lab) -> Site:
+    """initdb, roles, database, PgBouncer. Their ports are none that the machine gives to a client."""
     shutil.chown(folder, "postgres", "postgres")
-    site = Site(folder, free_port(), free_port())
+    site = Site(folder, lab.port(), lab.port(), lab.port())
     as_postgres(str(BINARIES / "initdb"), "-D", str(site.data), "-A", "trust", "-N")
     with open(site.data / "postgresql.conf", "a", encoding="utf-8") as settings:
         settings.write(f"port={site.port}\nlisten_addresses='127.0.0.1'\nunix_socket_directories='{folder}'\n")
@@ -166,12 +166,12 @@ def build(folder: pathlib.Path) -> Site:
 
 
 @pytest.fixture(scope="module")
-def site() -> t.Iterator[Site]:
+def site(module_lab: Lab) -> t.Iterator[Site]:
     """A hospital of the test's own, gone afterwards."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="hms-test-demo-"))
     found: Site | None = None
     try:
-        found = build(folder)
+        found = build(folder, module_lab)
         files = [str(HOSPITAL / "schema.sql"), str(HOSPITAL / "data.sql")]
         found.workload("load", "--endpoint", found.endpoint("hospital_owner"), *files)
         yield found
@@ -226,9 +226,24 @@ def test_another_s_tables_are_never_dropped(site: Site) -> None:
         site.psql("COMMENT ON TABLE public.users_user IS 'hms.postgres demo: made-up data'")
 
 
+def acknowledged(run: pathlib.Path) -> list[list[float]]:
+    """For each writer, when its writes were acknowledged."""
+    found = []
+    for path in sorted(run.glob("writer-*.jsonl")):
+        lines = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        found.append([line[2] + line[3] for line in lines if line[4] == "acked"])
+    return found
+
+
+def all_write(run: pathlib.Path, writers: int, *, since: float = 0.0) -> bool:
+    """Whether each of them had some writes acknowledged since a moment."""
+    counts = [sum(at >= since for at in moments) for moments in acknowledged(run)]
+    return len(counts) == writers and min(counts) > 5
+
+
 def test_all_that_was_acknowledged_is_there_and_what_is_not_is_found(site: Site, run: pathlib.Path) -> None:
     site.start(run, "--writers", "4", "--rate", "50")
-    time.sleep(0.7)
+    until(lambda: all_write(run, 4), "all of them write")
     verdict = site.workload("judge", "--stop", "--directory", str(run))
     assert verdict["acknowledged"] > 20
     assert (verdict["failed"], verdict["unknown"], verdict["lost"], verdict["unrecorded"]) == (0, 0, 0, 0)
@@ -260,7 +275,7 @@ def test_a_second_run_needs_its_own_folder_or_a_word(site: Site, run: pathlib.Pa
 
 def test_writers_that_reach_nothing_are_said_to_and_ended(site: Site, run: pathlib.Path) -> None:
     good = site.endpoint("hospital_app")
-    wrong = good.replace(f"port={site.pooler_port}", f"port={free_port()}")
+    wrong = good.replace(f"port={site.pooler_port}", f"port={site.nobody_s_port}")
     argv = (
         "start",
         "--directory",
@@ -272,7 +287,7 @@ def test_writers_that_reach_nothing_are_said_to_and_ended(site: Site, run: pathl
         "--writers",
         "2",
         "--ready-timeout",
-        "2",
+        "8",
     )
     answer = site.workload(*argv, rc=1)
     assert answer["error"]["reason"] == "writers_not_ready"
@@ -284,13 +299,13 @@ def test_a_writer_that_waits_for_its_answer_can_be_stopped(site: Site, run: path
     """Its last transaction waits for a lock; told to end, it gives up after some seconds and says so."""
     site.start(run, "--writers", "2", "--rate", "50")
     connection = ("-h", str(site.folder), "-p", str(site.port), "-Xq")
-    lock = "BEGIN; LOCK TABLE ledger_entry IN EXCLUSIVE MODE; SELECT pg_sleep(20)"
+    lock = "BEGIN; LOCK TABLE ledger_entry IN EXCLUSIVE MODE; SELECT pg_sleep(600)"
     with subprocess.Popen(["runuser", "-u", "postgres", "--", "psql", *connection, "-c", lock, "hospital"]) as holder:
-        time.sleep(0.5)
+        until(lambda: site.waiting() == 2, "both writers wait")
         site.workload("stop", "--directory", str(run))
         assert holder.poll() is None, "it ended only with the lock that it waited for"
         site.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'BEGIN; LOCK%'")
-        holder.wait(10)
+        holder.wait(60)
     verdict = site.workload("judge", "--directory", str(run))
     assert (verdict["failed"], verdict["unknown"], verdict["lost"]) == (2, 0, 0)
     last = [json.loads(path.read_text().splitlines()[-1]) for path in sorted(run.glob("writer-*.jsonl"))]
@@ -299,8 +314,10 @@ def test_a_writer_that_waits_for_its_answer_can_be_stopped(site: Site, run: path
 
 def test_writers_end_when_their_supervisor_is_killed(site: Site, run: pathlib.Path) -> None:
     pid = site.start(run, "--writers", "2", "--rate", "50")["pid"]
+    writers = descendants(pid)
+    assert len(writers) == 2
     os.kill(pid, signal.SIGKILL)
-    time.sleep(0.5)
+    until(lambda: not any(process_alive(writer) for writer in writers), "the writers end")
     size = [path.stat().st_size for path in sorted(run.glob("writer-*.jsonl"))]
     time.sleep(0.3)
     assert [path.stat().st_size for path in sorted(run.glob("writer-*.jsonl"))] == size
@@ -309,13 +326,14 @@ def test_writers_end_when_their_supervisor_is_killed(site: Site, run: pathlib.Pa
 def test_a_killed_server_makes_a_stall_and_nothing_acknowledged_is_lost(site: Site, run: pathlib.Path) -> None:
     """The whole instance dies by SIGKILL and is started again: crash recovery must bring back what was acknowledged."""
     site.start(run, "--writers", "8", "--rate", "0")
-    time.sleep(0.5)
+    clients = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename = 'hospital_app'"
+    until(lambda: all_write(run, 8) and int(site.psql(clients)) > 3, "all of them write")
     killed = site.workload("kill", "--data-directory", str(site.data), "--directory", str(run))
     assert killed["processes"] > 8
     time.sleep(1.0)
-    site.start_again()
     back = time.time()
-    time.sleep(2.5)
+    site.start_again()
+    until(lambda: all_write(run, 8, since=back), "all of them write again")
     record = run / "20261122T154510Z-failover-3fa9.json"
     asked = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(killed["at"]))
     record.write_text(
@@ -327,10 +345,11 @@ def test_a_killed_server_makes_a_stall_and_nothing_acknowledged_is_lost(site: Si
     assert verdict["failed_but_present"] == 0
     assert verdict["failed"] > 0
     (operation,) = verdict["operations"]
-    assert operation["stalled_at"] - killed["at"] == pytest.approx(0.0, abs=0.9)
+    last = max(at for moments in acknowledged(run) for at in moments if at < back)
+    assert operation["stalled_at"] == pytest.approx(last, abs=0.01)
     # at least as long as the server was down, and over before the judge came
     assert 1.0 < operation["longest_stall_seconds"] < judged - killed["at"]
-    assert operation["resumed_at"] >= back - 0.5
+    assert operation["resumed_at"] >= back
     samples = json.loads(record.read_text())["clients"]["samples"]
     assert {sample[2] for sample in samples} >= {"ok", "failed"}
     assert len(samples) <= 2500

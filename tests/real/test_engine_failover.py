@@ -23,6 +23,8 @@ from ansible_collections.hms.postgres.tests.real.engine_hosts import Database, s
 from ansible_collections.hms.postgres.tests.real.engine_site import EngineSite
 from ansible_collections.hms.postgres.tests.real.lab import Lab, process_alive, run, until
 
+pytestmark = pytest.mark.timeout(300)
+
 
 @pytest.fixture(scope="module")
 def site(module_lab: Lab) -> t.Iterator[EngineSite]:
@@ -83,9 +85,11 @@ def test_a_frozen_primary_is_killed_at_once(site: EngineSite) -> None:
     """Every process stopped: its port accepts, nothing answers, and no shutdown would be heard."""
     old, new = both(site)
     with site.writing("frozen") as writer:
-        victims = old.processes()
-        old.signal(signal.SIGSTOP)
-        report = site.run("failover", hold_seconds=0.5)
+        with old.ledger_locked():  # a write hangs, and what was acknowledged before it has arrived at the standby
+            until(lambda: new.has(old.ask("SELECT pg_current_wal_lsn()")), "the standby has everything")
+            victims = old.processes()
+            old.signal(signal.SIGSTOP)
+        report = site.run("failover", hold_seconds=1.5)
         writer.goes_on()
     assert site.primary() is new
     assert not any(process_alive(pid) for pid in victims)
@@ -101,7 +105,7 @@ def test_what_was_acknowledged_and_never_replicated_is_listed_exactly(site: Engi
     old, new = both(site)
     with site.writing("lag") as writer:
         new.instance.set(primary_conninfo="")
-        until(lambda: new.ask("SELECT count(*) FROM pg_stat_wal_receiver") == "0", "the receiver ends")
+        new.hears_nobody()
         begun = writer.count("ok")
         until(lambda: writer.count("ok") > begun + 100, "work that the standby doesn't get")
     written = dict(row.split("|") for row in old.sql("SELECT seq, xmin FROM ledger WHERE source = 'lag'").splitlines())
@@ -109,7 +113,7 @@ def test_what_was_acknowledged_and_never_replicated_is_listed_exactly(site: Engi
     with pytest.raises(Refused, match=rf"{new.name} may lack the last \d+ s of the old primary's work") as caught:
         site.run("failover", rpo_seconds=0.5)
     assert caught.value.reason == "behind_rpo"
-    report = site.run("failover", rpo_seconds=30.0)
+    report = site.run("failover", rpo_seconds=100.0)
     assert site.primary() is new
     record = on_disk(report.record_path)
     missing = writer.missing(new)
@@ -117,7 +121,7 @@ def test_what_was_acknowledged_and_never_replicated_is_listed_exactly(site: Engi
     assert record["losses"]["known"]
     assert {item["xid"] for item in record["losses"]["transactions"]} == {written[str(seq)] for seq in missing}
     assert record["losses"]["count"] == record["outcome"]["lost_transactions"] == len(missing)
-    assert 0.5 < record["outcome"]["rpo_seconds"] < 30.0
+    assert 0.5 < record["outcome"]["rpo_seconds"] < 100.0
     assert record["outcome"]["rpo_met"]
 
 
@@ -151,6 +155,7 @@ def test_a_primary_with_a_broken_control_file_is_fenced(site: EngineSite) -> Non
 def test_a_primary_out_of_reach_blocks_until_there_is_a_proof(site: EngineSite, tmp_path: pathlib.Path) -> None:
     old, new = both(site)
     old.kill()
+    new.hears_nobody()
     lines = site.out_of_reach(old.name)
     with pytest.raises(Refused) as caught:
         site.run("failover", lines=lines)
@@ -170,7 +175,7 @@ def test_a_primary_out_of_reach_blocks_until_there_is_a_proof(site: EngineSite, 
 
 def test_a_primary_out_of_reach_that_feeds_its_standby_lives(site: EngineSite) -> None:
     old, new = both(site)
-    with pytest.raises(Refused) as caught:
+    with site.writing("feeds"), pytest.raises(Refused) as caught:  # a stream without writes is silent for long
         site.run("failover", lines=site.out_of_reach(old.name), fence_command=("/bin/true",))
     assert caught.value.reason == "primary_alive"
     assert f"but {new.name} still receives WAL from it: it lives" in caught.value.message
@@ -274,6 +279,7 @@ def test_disk_full_on_the_primary_s_host_keeps_nobody_from_leaving_it(site: Engi
     with full_disk(old.state):
         old.kill()
         report = site.run("failover")
+        site.agents_end()  # theirs is a lock there
     assert site.primary() is new
     assert (old.data / "standby.signal").exists()
     assert on_disk(report.record_path)["outcome"]["status"] == "done"

@@ -377,7 +377,7 @@ def test_the_module_as_ansible_runs_it(lab: Lab) -> None:
         argv = [program, "-i", "localhost,", "-c", "local", "localhost", *options]
         argv += ["-m", "hms.postgres.pg_instance", "-a", f"{arguments} {more}"]
         environment = {**os.environ, "ANSIBLE_CONFIG": str(root / "ansible.cfg"), "LC_ALL": "C.UTF-8"}
-        done = subprocess.run(argv, cwd=root, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(argv, cwd=root, env=environment, capture_output=True, text=True, timeout=100, check=False)
         return done.stdout + done.stderr
 
     planned = ansible(f"data_directory={instance.data} socket_directory={instance.sockets}", "--check", "--diff")

@@ -17,8 +17,11 @@ import typing as t
 import pytest
 
 from ansible_collections.hms.postgres.plugins.module_utils._errors import DeadlinePassed, HmsError, Refused
+from ansible_collections.hms.postgres.tests.real.gate_relay import GateRelay
 from ansible_collections.hms.postgres.tests.real.lab import Lab, process_alive, run, signal_all, until
 from ansible_collections.hms.postgres.tests.real.standby_site import GRANTS, Site, beside
+
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
@@ -45,7 +48,8 @@ def test_a_standby_from_nothing(site: Site) -> None:
     assert beside(planned) == ["data"]
     assert (planned.data / "standby.signal").exists()
     assert oct(planned.data.stat().st_mode)[-3:] == "700"
-    assert primary.sql("SELECT slot_name, active, wal_status FROM pg_replication_slots") == "db2|f|reserved"
+    slots = "SELECT slot_name, active, wal_status FROM pg_replication_slots"
+    until(lambda: primary.sql(slots) == "db2|f|reserved", "the copy has let go of the slot")
     assert not site.ensure("db2", "db1").changed, "a second run finds the copy in order, started or not"
 
     site.adopt("db2")
@@ -54,7 +58,8 @@ def test_a_standby_from_nothing(site: Site) -> None:
     assert streaming.values["receiver"]["status"] == "streaming"
     primary.sql("INSERT INTO patients VALUES (1, 'made up')")
     until(lambda: planned.sql("SELECT count(*) FROM patients") == "1", "the row arrives")
-    assert primary.sql("SELECT application_name, state FROM pg_stat_replication") == "db2|streaming"
+    senders = "SELECT application_name, state FROM pg_stat_replication"
+    until(lambda: primary.sql(senders) == "db2|streaming", "it has caught up")
     assert not site.ensure("db2", "db1").changed
     assert not site.ensure("db2", "db1", allow_reclone=True).changed, "a word that is not needed changes nothing"
 
@@ -114,9 +119,12 @@ def test_a_killed_copy_never_looks_like_a_data_directory(site: Site) -> None:
     primary, planned = site.members["db1"], site.members["db2"]
     primary.sql("INSERT INTO patients SELECT n, repeat('x', 1000) FROM generate_series(1, 100000) n")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    gate = GateRelay(site.lab.port(), primary.port, lambda passed: passed > 30_000_000)
+    site.write(db1=gate.port)
     victim = subprocess.Popen([sys.executable, "-c", _RUN, str(site.folder("db2"))], env=environment)
     try:
-        until(lambda: bool(copying_into(planned.folder)), "the copy has begun")
+        until(lambda: gate.held.is_set() or victim.poll() is not None, "the copy is in the middle")
+        site.write()
         signal_all(copying_into(planned.folder), signal.SIGSTOP)
         victim.kill()
         victim.wait()
@@ -127,6 +135,7 @@ def test_a_killed_copy_never_looks_like_a_data_directory(site: Site) -> None:
     finally:
         victim.kill()
         signal_all(copying_into(planned.folder), signal.SIGKILL)
+        gate.close()
     assert done.values["cloned"]
     assert beside(planned) == ["data"]
     assert copying_into(planned.folder) == []

@@ -21,11 +21,19 @@ import pytest
 from ansible_collections.hms.postgres.plugins.module_utils._errors import Refused, ToolFailed
 from ansible_collections.hms.postgres.plugins.module_utils._module import Result
 from ansible_collections.hms.postgres.tests.real import pgbackrest_site
-from ansible_collections.hms.postgres.tests.real.lab import Instance, Lab, process_alive, run, signal_all, until
+from ansible_collections.hms.postgres.tests.real.lab import (
+    OS_USER,
+    Instance,
+    Lab,
+    process_alive,
+    run,
+    signal_all,
+    until,
+)
 from ansible_collections.hms.postgres.tests.real.pgbackrest_site import STANZA
 from ansible_collections.hms.postgres.tests.real.standby_site import GRANTS, Site, beside
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 ROWS = 25000
 STREAMING_ONLY = "host replication hms_replication 127.0.0.1/32 reject\n"
@@ -192,14 +200,44 @@ Standby(request, connect=connect, runner=SystemRunner(), clock=SystemClock()).en
 """
 
 
+class Halt:
+    """In the place of a file of a repository a pipe: whoever restores from there hangs at it, until it is lifted."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self._path = path
+        self._aside = path.rename(path.with_name(path.name + ".aside"))
+        self._writer = -1
+        os.mkfifo(path)
+        shutil.chown(path, OS_USER, OS_USER)
+
+    def met(self) -> bool:
+        """Whether somebody wants to read it."""
+        with contextlib.suppress(OSError):
+            self._writer = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
+        return self._writer >= 0
+
+    def lift(self) -> None:
+        """The file is there again; who hangs at the pipe hangs on until it is closed."""
+        if self._aside.exists():
+            self._aside.rename(self._path)
+
+    def close(self) -> None:
+        """Let go of the pipe."""
+        self.lift()
+        if self._writer >= 0:
+            os.close(self._writer)
+
+
 def test_a_killed_restore_goes_on(site: Backed) -> None:
     name = site.add()
     planned, repository = site.members.members[name], site.repository(name)
+    halt = Halt(max(site.primary.repo.glob("backup/*/*F/bundle/*")))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     argv = [sys.executable, "-c", _RUN, str(site.members.folder(name)), repository["config"], STANZA]
     victim = subprocess.Popen(argv, env=environment)
     try:
-        until(lambda: bool(list(planned.folder.glob("data.clone-*/base/*/*"))), "the restore has begun")
+        until(lambda: halt.met() or victim.poll() is not None, "the restore is in the middle")
+        halt.lift()
         signal_all(restoring_into(planned.folder), signal.SIGSTOP)
         victim.kill()
         victim.wait()
@@ -209,12 +247,14 @@ def test_a_killed_restore_goes_on(site: Backed) -> None:
         assert not planned.data.exists()
         assert restoring_into(planned.folder), "the restore hangs, and nobody waits for it"
         whole = {path.stat().st_ino for path in left.glob("base/1/*")}
+        assert whole
         said = site.restore(name, repository, check_mode=True)
         assert any(f"go on in {left}" in line for line in said.values["plan"])
         done = site.restore(name, repository)
     finally:
         victim.kill()
         signal_all(restoring_into(planned.folder), signal.SIGKILL)
+        halt.close()
     assert done.values["cloned"]
     assert beside(planned) == ["data"]
     assert restoring_into(planned.folder) == []
@@ -244,6 +284,7 @@ def test_a_standby_that_fell_behind_its_slot_catches_up(site: Backed) -> None:
     until(lambda: count(standby) == count(site.db1), "it read from the archive what the primary had dropped")
 
     standby.stop()
+    until(lambda: site.slot(name).startswith("f|"), "nobody uses the slot")
     site.db1.sql(f"SELECT pg_drop_replication_slot('{name}')")
     site.db1.sql(f"INSERT INTO patients VALUES ({ROWS + 11}, 'without a slot')")
     site.recycle()

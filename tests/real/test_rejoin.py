@@ -28,6 +28,8 @@ from ansible_collections.hms.postgres.tests.real.rejoin_steps import (
     rejoin,
 )
 
+pytestmark = pytest.mark.timeout(240)
+
 
 def test_killed_primary_is_rewound_and_its_losses_are_listed(lab: Lab) -> None:
     site = Site(lab)
@@ -284,7 +286,7 @@ def test_playbook(lab: Lab) -> None:
     def play(*arguments: str) -> subprocess.CompletedProcess[str]:
         program = pathlib.Path(sys.executable).with_name("ansible-playbook")
         argv = [str(program), "-i", str(inventory), "playbooks/rejoin.yml", *arguments]
-        return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+        return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
 
     nobody = play("-e", "host=nobody")
     assert nobody.returncode != 0

@@ -13,10 +13,11 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
+import typing as t
 
 import pytest
 
+from ansible_collections.hms.postgres.tests.real.gate_relay import GateRelay
 from ansible_collections.hms.postgres.tests.real.lab import BINARIES, OS_USER, Lab, run, until
 from ansible_collections.hms.postgres.tests.real.rejoin_site import Member, Site
 from ansible_collections.hms.postgres.tests.real.rejoin_steps import (
@@ -26,6 +27,8 @@ from ansible_collections.hms.postgres.tests.real.rejoin_steps import (
     diverge_much,
     rejoin,
 )
+
+pytestmark = pytest.mark.timeout(300)
 
 
 def _rewind_process(old: Member) -> int | None:
@@ -61,33 +64,37 @@ def _in_background(member: Member, *, killed_after: str = "") -> subprocess.Pope
     return subprocess.Popen([sys.executable, "-c", code], text=True, stderr=subprocess.PIPE, cwd="/")
 
 
-def _stop_rewind_midway(old: Member, running: subprocess.Popen[str]) -> int:
-    """SIGSTOP pg_rewind once it has begun to change the big table and not yet pg_control; its pid."""
+@contextlib.contextmanager
+def _rewind_midway(site: Site) -> t.Iterator[tuple[subprocess.Popen[str], int, GateRelay]]:
+    """The program, and pg_rewind, which gets no more once it has begun to change the big table, and not yet pg_control.
+
+    The gate that keeps it from going on is only in this program's way.
+    """
+    old, new = site.members
     bulk = old.instance.data / (old.instance.folder / "bulk").read_text()
     size = bulk.stat().st_size
-    while running.poll() is None:
+
+    def shut(_passed: int) -> bool:
+        return bulk.stat().st_size > size
+
+    with contextlib.closing(GateRelay(site.lab.port(), new.instance.port, shut)) as gate:
+        mine, others = site.description(old)["members"]
+        site.write_member(old, members=[mine, {**others, "port": gate.port}])
+        running = _in_background(old)
+        until(lambda: gate.held.is_set() or running.poll() is not None, "pg_rewind is in the middle")
         pid = _rewind_process(old)
-        if pid is None:
-            continue
-        control = (old.instance.data / "global" / "pg_control").read_bytes()
-        with contextlib.suppress(ProcessLookupError):
-            while True:
-                os.kill(pid, signal.SIGSTOP)
-                if bulk.stat().st_size > size:
-                    assert (old.instance.data / "global" / "pg_control").read_bytes() == control, "it was too quick"
-                    return pid
-                os.kill(pid, signal.SIGCONT)
-                time.sleep(0.0005)
-    raise AssertionError(f"pg_rewind was not met at work: {running.communicate()}")
+        assert pid is not None, f"pg_rewind was not met at work: {running.communicate()}"
+        assert old.control("Latest checkpoint's TimeLineID") == "1", "pg_control comes last"
+        site.write_member(old)
+        yield running, pid, gate
 
 
 def test_pg_rewind_killed_midway_is_repeated(lab: Lab) -> None:
     site = Site(lab)
     old, new, lost = diverge_much(site)
-    running = _in_background(old)
-    pid = _stop_rewind_midway(old, running)
-    os.kill(pid, signal.SIGKILL)
-    _out, errors = running.communicate(timeout=60)
+    with _rewind_midway(site) as (running, pid, _gate):
+        os.kill(pid, signal.SIGKILL)
+        _out, errors = running.communicate(timeout=60)
     assert running.returncode != 0
     assert "killed by signal 9" in errors
     assert (old.state / "rewind.in_progress").exists()
@@ -111,13 +118,12 @@ def test_the_whole_run_killed_midway_leaves_pg_rewind_to_end_and_is_finished(lab
     """kill -9 of our own program: pg_rewind goes on alone; the next run waits for it."""
     site = Site(lab)
     old, new, lost = diverge_much(site)
-    running = _in_background(old)
-    pid = _stop_rewind_midway(old, running)
-    running.kill()
-    running.communicate(timeout=20)
-    assert rejoin(old, check_mode=True).values["case"] == "rewind_running"
-    os.kill(pid, signal.SIGCONT)
-    done = rejoin(old)
+    with _rewind_midway(site) as (running, _pid, gate):
+        running.kill()
+        running.communicate(timeout=60)
+        assert rejoin(old, check_mode=True).values["case"] == "rewind_running"
+        gate.open()
+        done = rejoin(old)
     assert done.values["case"] in ("rewound", "resume")
     assert done.values["lost_transactions"] == len(lost)
     assert_standby_of(old, new)

@@ -80,7 +80,7 @@ class Site:
         inventory = {"all": {"hosts": {"db1": {**self.variables, "entries": entries, **changes}}}}
         (self.folder / "hosts.json").write_text(json.dumps(inventory))
         (self.folder / "play.yml").write_text(PLAY)
-        printed = playbooks.play(self.folder / "hosts.json", self.folder / "play.yml", *options, rc=rc, seconds=120)
+        printed = playbooks.play(self.folder / "hosts.json", self.folder / "play.yml", *options, rc=rc, seconds=400)
         assert "not-to-be-seen" not in printed, "a password was printed"
         assert "PRIVATE KEY" not in printed, "a key was printed"
         return printed

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 import signal
 import typing as t
 
@@ -21,6 +22,7 @@ from ansible_collections.hms.postgres.plugins.module_utils._cluster.swap_model i
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError
 from ansible_collections.hms.postgres.plugins.plugin_utils._report.html import render_html
 from ansible_collections.hms.postgres.tests.real import services_site
+from ansible_collections.hms.postgres.tests.real.lab import until
 from ansible_collections.hms.postgres.tests.real.services_site import (
     STUBBORN,
     WEB,
@@ -28,6 +30,8 @@ from ansible_collections.hms.postgres.tests.real.services_site import (
     ServicesSite,
 )
 from ansible_collections.hms.postgres.tests.real.swap_site import LIVE, SCRATCH
+
+pytestmark = pytest.mark.timeout(300)
 
 BEAT = Service("bouncer1", "beat.service")
 
@@ -124,17 +128,24 @@ def test_what_is_not_known_is_refused_before_anything_is_touched(
     assert record_of(site)["outcome"]["status"] == "refused"
 
 
+def ignores(pid: int, number: int) -> bool:
+    """Whether a process ignores a signal."""
+    status = dict(line.split(":\t", 1) for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool(int(status["SigIgn"], 16) & 1 << number - 1)
+
+
 def test_one_that_does_not_stop_leads_back(site: ServicesSite, pair: tuple[int, int]) -> None:
     slow = Service("app2", "slow.service")
     site.apps["app2"].define(slow.unit, ["/usr/bin/python3", "-c", STUBBORN])
     site.apps["app2"].run("start", slow.unit)
     before = site.catalog()
     stays = site.pids(slow)
+    until(lambda: ignores(stays[slow], signal.SIGTERM), "it hears nobody any more")
     with pytest.raises(HmsError) as caught:
-        site.swap(services=(*site.services, slow), services_deadline=0.5)
+        site.swap(services=(*site.services, slow), services_deadline=3.0)
     error = caught.value
     assert (error.reason, error.phase) == ("unit_stays", "services")
-    assert "slow.service is deactivating (stop-sigterm) still, 0.5 seconds after" in error.message
+    assert "slow.service is deactivating (stop-sigterm) still, 3 seconds after" in error.message
     assert "journalctl -u slow.service" in error.next_step
     assert error.state.endswith("no client was held. The services that were stopped run again.")
     assert site.catalog() == before

@@ -15,13 +15,11 @@ import signal
 import pytest
 
 from ansible_collections.hms.postgres.tests.real import services_site
-from ansible_collections.hms.postgres.tests.real.lab import signal_all, until
-from ansible_collections.hms.postgres.tests.real.services_site import (
-    WEB,
-    WORKER,
-    ServicesSite,
-)
+from ansible_collections.hms.postgres.tests.real.lab import until
+from ansible_collections.hms.postgres.tests.real.services_site import WEB, ServicesSite
 from ansible_collections.hms.postgres.tests.real.swap_site import settled
+
+pytestmark = pytest.mark.timeout(300)
 
 site, pair = services_site.two_services, services_site.swapped_with_services
 
@@ -32,8 +30,8 @@ MOMENTS = ["after:stop_units", "step:hold_pools", "after:swap", "before:start_un
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_coordinator_leaves_no_service_down(site: ServicesSite, pair: tuple[int, int], moment: str) -> None:
     assert site.swap_child(moment=moment).end() == -signal.SIGKILL
-    until(lambda: all(site.pids().values()), f"after {moment} the services run", seconds=20.0)
-    until(lambda: settled(site, pair), "nobody is held", seconds=15.0)
+    until(lambda: all(site.pids().values()), f"after {moment} the services run")
+    until(lambda: settled(site, pair), "nobody is held")
     site.agents_end()
     assert "deadman_started_units" in site.apps["app1"].events()
     site.swap()
@@ -60,7 +58,7 @@ def test_a_line_that_breaks_leaves_no_service_down(
     if code:
         assert child.result()["reason"] == "service_failed"
         assert "web.service on app1: the line to the host is lost; if its agent lives" in child.result()["message"]
-    until(lambda: all(site.pids().values()), "the services run", seconds=20.0)
+    until(lambda: all(site.pids().values()), "the services run")
     site.agents_end()
     assert "deadman_started_units" in site.apps["app1"].events()
     assert not site.swap().changed
@@ -72,12 +70,10 @@ def test_what_coordinator_and_agent_left_behind_the_next_run_starts(
 ) -> None:
     if state == "rolled_back":
         site.swap()
-    child = site.swap_child(state=state, moment="step:hold_pools", accident={"run": ["/bin/sleep", "600"]})
-    until(lambda: site.apps["app1"].note() == [WEB.unit] and bool(site.apps["app1"].agents()), "it is stopped")
-    until(lambda: site.apps["app2"].note() == [WORKER.unit], "both are stopped")
-    signal_all([*site.apps["app1"].agents(), child.pid], signal.SIGKILL)
-    child.end()
-    until(lambda: settled(site, pair), "nobody is held", seconds=15.0)
+    accident = {"kill": str(site.apps["app1"].state), "itself": True}
+    assert site.swap_child(state=state, moment="step:hold_pools", accident=accident).end() == -signal.SIGKILL
+    assert site.apps["app1"].note() == [WEB.unit]
+    until(lambda: settled(site, pair), "nobody is held")
     site.agents_end()
     assert site.pids(WEB) == {WEB: 0}, "nobody was left to start it"
     planned = site.swap(check_mode=True, state=state)

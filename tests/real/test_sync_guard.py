@@ -10,6 +10,7 @@ psql, and the clients' own waiting, say what happened.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import pathlib
 import signal
@@ -31,12 +32,17 @@ from ansible_collections.hms.postgres.tests.real.lab import Lab, as_postgres, si
 from ansible_collections.hms.postgres.tests.real.rejoin_site import DATABASE, Member, Site
 from ansible_collections.hms.postgres.tests.real.rejoin_steps import rejoin
 
+pytestmark = pytest.mark.timeout(300)
+
 PYTHON = "/usr/bin/python3"
 AFTER = 3
 """Seconds that commits wait in these tests."""
 
 HELD = AFTER + 4
 """Seconds after which a guard that may act would have acted."""
+
+LONG_AFTER = 15
+"""Seconds that commits wait where a server is stopped and started again meanwhile."""
 
 
 class Guard:
@@ -59,9 +65,18 @@ class Guard:
     def events(self) -> list[str]:
         return [mark["event"] for mark in self.marks()]
 
+    @contextlib.contextmanager
+    def asleep(self) -> t.Iterator[None]:
+        """Meanwhile it sees and does nothing."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(5.0)
+        self.process.wait(30.0)
 
 
 class Ward:
@@ -70,21 +85,22 @@ class Ward:
     def __init__(self, lab: Lab, folder: pathlib.Path) -> None:
         self._runner = folder / "hms-postgres.pyz"
         self._runner.write_bytes(_bundle.build())
-        self.site = Site(lab, standbys=1, wal_sender_timeout="60s", wal_keep_size="64MB")
+        self._guards: list[Guard] = []
+        self._clients = itertools.count(1)
+        self.site = Site(lab, standbys=1, wal_sender_timeout="600s", wal_keep_size="64MB")
         self.primary, self.standby = self.site.members
         self.policy("degrade")
         self.primary.instance.set(synchronous_standby_names=self.names)
         until(lambda: self.write() == "written", "commits are confirmed")
-        self._guards: list[Guard] = []
 
     @property
     def names(self) -> str:
         """What the policy wants on the first primary."""
         return f'ANY 1 ("{self.standby.name}")'
 
-    def policy(self, policy: str) -> None:
+    def policy(self, policy: str, *, after: int = AFTER) -> None:
         for member in self.site.members:
-            self.site.write_member(member, sync_policy=policy, degrade_after_seconds=AFTER)
+            self.site.write_member(member, sync_policy=policy, degrade_after_seconds=after)
 
     def guard(self, member: Member) -> Guard:
         made = Guard(member, self._runner)
@@ -99,30 +115,41 @@ class Ward:
 
     def once(self, member: Member) -> dict[str, t.Any]:
         argv = [PYTHON, str(self._runner), "sync-guard", "--config", str(member.config), "--once"]
-        done = subprocess.run(argv, check=True, capture_output=True, timeout=20, cwd="/")
+        done = subprocess.run(argv, check=True, capture_output=True, timeout=60, cwd="/")
         said: dict[str, t.Any] = json.loads(done.stdout)
         return said
 
     def setting(self, member: Member | None = None) -> str:
         return (member or self.primary).instance.sql("SHOW synchronous_standby_names")
 
-    def write(self, member: Member | None = None, *, patience: float = 1.0) -> str:
-        """Whether a client that writes gets its answer in time; PostgreSQL itself ends its waiting."""
-        client = self.client(member)
+    def write(self, member: Member | None = None) -> str:
+        """Whether a client that writes gets its answer, or waits for a standby; PostgreSQL itself ends its waiting."""
+        name = f"client {next(self._clients)}"
+        client = self.client(member, name)
+        waiting = f"SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}' AND wait_event = 'SyncRep'"
+
+        def waits() -> bool:
+            """For a second: each commit waits a moment for the standby that confirms it."""
+            begun = time.monotonic()
+            while (member or self.primary).instance.sql(waiting) == "1":
+                if time.monotonic() - begun > 1.0:
+                    return True
+            return False
+
         try:
-            client.wait(patience)
-        except subprocess.TimeoutExpired:
+            until(lambda: client.poll() is not None or waits(), "the client is answered, or waits")
+            return {None: "waits", 0: "written"}.get(client.poll(), "failed")
+        finally:
             client.kill()
             client.wait()
-            return "waits"
-        return "written" if client.returncode == 0 else "failed"
 
-    def client(self, member: Member | None = None) -> subprocess.Popen[bytes]:
+    def client(self, member: Member | None = None, name: str = "client") -> subprocess.Popen[bytes]:
         """A client whose write may wait."""
         instance = (member or self.primary).instance
         sql = "INSERT INTO appointments (patient, note) VALUES (1, 'urgent')"
         argv = ["runuser", "-u", "postgres", "--", "psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-c", sql]
-        argv += ["-h", str(instance.sockets), "-p", str(instance.port), DATABASE]
+        where = f"host={instance.sockets} port={instance.port} dbname={DATABASE} application_name='{name}'"
+        argv.append(where)
         return subprocess.Popen(argv, stdin=subprocess.DEVNULL, cwd="/", stderr=subprocess.DEVNULL)
 
     def announce(self, change: str) -> None:
@@ -153,15 +180,16 @@ def test_writes_wait_then_go_on_then_are_held_again(ward: Ward) -> None:
     guard = ward.guard(ward.primary)
     assert ward.once(ward.primary)["action"] == "none"
 
-    ward.standby.instance.stop()
-    begun = time.monotonic()
-    client = ward.client()
-    assert ward.write() == "waits"
-    assert client.wait(HELD) == 0, "the write that waited goes through"
+    with guard.asleep():  # until it is certain that writes wait
+        ward.standby.instance.stop()
+        client = ward.client()
+        assert ward.write() == "waits"
+        begun = time.monotonic()
+    assert client.wait(60.0) == 0, "the write that waited goes through"
     assert time.monotonic() - begun > AFTER - 0.5
     assert ward.setting() == ""
     assert "synchronous_standby_names = ''" in (ward.primary.instance.data / "postgresql.auto.conf").read_text()
-    assert "DEGRADED" in guard.said()
+    until(lambda: "DEGRADED" in guard.said(), "it says so")
     assert ward.write() == "written"
     assert guard.events() == ["started"]
     assert (ward.primary.state / "exposure.jsonl").stat().st_mode & 0o777 == 0o600
@@ -192,24 +220,27 @@ def test_a_standby_that_hangs_is_let_go_long_before_its_connection_times_out(war
     pids = ward.standby.processes()
     signal_all(pids, signal.SIGSTOP)
     try:
-        assert ward.write() == "waits"
+        with guard.asleep():
+            assert ward.write() == "waits"
         streaming = f"SELECT state FROM pg_stat_replication WHERE application_name = '{ward.standby.name}'"
+        until(lambda: ward.write() == "written", "writes go on")
         assert ward.primary.instance.sql(streaming) == "streaming", "as far as the server knows"
-        until(lambda: ward.write() == "written", "writes go on", seconds=HELD + 4.0)
     finally:
         signal_all(pids, signal.SIGCONT)
-    until(lambda: guard.events() == ["started", "ended"], "the interval ends", seconds=30.0)
+    until(lambda: guard.events() == ["started", "ended"], "the interval ends")
     assert ward.setting() == ward.names
 
 
 def test_a_short_absence_is_waited_out(ward: Ward) -> None:
+    ward.policy("degrade", after=LONG_AFTER)
     guard = ward.guard(ward.primary)
+    begun = time.monotonic()
     ward.standby.instance.stop()
     client = ward.client()
-    time.sleep(1.0)
+    until(lambda: "Commits wait for at most" in guard.said(), "it has seen that the standby is gone")
     ward.standby.instance.start()
-    assert client.wait(10.0) == 0
-    time.sleep(AFTER)
+    assert client.wait(60.0) == 0
+    time.sleep(max(0.0, begun + LONG_AFTER + 2.0 - time.monotonic()))
     assert guard.events() == []
     assert ward.setting() == ward.names
 
@@ -221,7 +252,7 @@ def test_while_an_operation_works_it_keeps_its_hands_off(ward: Ward) -> None:
     ward.standby.instance.stop()
     time.sleep(HELD)
     assert (ward.setting(), guard.events()) == (ward.names, [])
-    assert "switchover-0000" in guard.said()
+    until(lambda: "switchover-0000" in guard.said(), "it says why")
 
     # the lock goes with its holder; what the bulletin announces goes on
     ward.announce("SET hms.operation = '20260101T000000Z-x-0000:armed'")
@@ -230,7 +261,7 @@ def test_while_an_operation_works_it_keeps_its_hands_off(ward: Ward) -> None:
     assert (ward.setting(), guard.events()) == (ward.names, [])
 
     ward.announce("RESET hms.operation")
-    until(lambda: ward.setting() == "", "it acts", seconds=HELD + 2.0)
+    until(lambda: ward.setting() == "", "it acts")
     assert guard.events() == ["started"]
 
 
@@ -248,7 +279,7 @@ def test_the_primary_changes_and_each_guard_goes_on(ward: Ward) -> None:
     old, new = ward.primary, ward.standby
     guards = {member: ward.guard(member) for member in (old, new)}
     new.detach()
-    until(lambda: ward.setting() == "", "the old primary is let go", seconds=HELD + 2.0)
+    until(lambda: ward.setting() == "", "the old primary is let go")
     assert guards[new].events() == [], "a standby does nothing"
 
     # a failover that leaves no standby leaves the setting empty; the guard of the new primary writes that down
@@ -269,7 +300,7 @@ def test_the_primary_changes_and_each_guard_goes_on(ward: Ward) -> None:
 def test_a_replaced_runner_ends_for_the_new_one(ward: Ward) -> None:
     guard = ward.guard(ward.primary)
     ward.replace_runner()
-    assert guard.process.wait(5.0) == 0
+    assert guard.process.wait(60.0) == 0
     assert "replaced" in guard.said()
 
 
