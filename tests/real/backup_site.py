@@ -82,11 +82,15 @@ def with_file(instance: Instance, dbname: str, text: str) -> str:
 
 
 def big_table(instance: Instance, dbname: str, *, name: str = "notes", megabytes: int = 30) -> None:
-    """A table whose dump takes long enough to be caught in the middle: text that compresses badly."""
+    """A table whose dump takes a while: text that compresses badly, and a last row whose text is kept beside it.
+
+    `held.unread` holds a dump at that row.
+    """
     rows = megabytes * 1024
     instance.sql(
         f"CREATE TABLE {name} AS SELECT n AS id, (SELECT string_agg(md5((n * 32 + i)::text), '')"
-        f" FROM generate_series(1, 32) i) AS body FROM generate_series(1, {rows}) n",
+        f" FROM generate_series(1, 32) i) AS body FROM generate_series(1, {rows - 1}) n;"
+        f" ALTER TABLE {name} ALTER body SET STORAGE EXTERNAL; INSERT INTO {name} VALUES ({rows}, repeat('x', 10000))",
         dbname=dbname,
     )
 
@@ -161,8 +165,8 @@ class Site:
             "login_port": self.instance.port,
             "store": {"folder": str(self.store)},
             "state_dir": str(self.state),
-            "lock_timeout": 5.0,
-            "timeout": 100.0,
+            "lock_timeout": 60.0,
+            "timeout": 300.0,
             **changes,
         }
 
@@ -171,12 +175,12 @@ class Site:
         wish = wish_from(self.arguments(**changes))
         return backup(wish, check_mode=check_mode, runner=SystemRunner(), clock=SystemClock(), by="test")
 
-    def start_module(self, **changes: t.Any) -> subprocess.Popen[bytes]:
+    def start_module(self, *, prefix: t.Sequence[str] = (), **changes: t.Any) -> subprocess.Popen[bytes]:
         """Run the module in a process of its own, as Ansible would: a leader of its session."""
         arguments = {"ANSIBLE_MODULE_ARGS": self.arguments(**changes)}
         with open(self.folder / "module.out", "wb") as output:
             return subprocess.Popen(
-                [sys.executable, "-m", "ansible_collections.hms.postgres.plugins.modules.pg_backup"],
+                [*prefix, sys.executable, "-m", "ansible_collections.hms.postgres.plugins.modules.pg_backup"],
                 stdin=_pipe_with(json.dumps(arguments).encode()),
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import os
 import pathlib
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 import typing as t
+
+from ansible_collections.hms.postgres.tests.real.ports import Port, keep_port
 
 OS_USER = "postgres"
 NAME = "hmstest"
@@ -93,7 +93,7 @@ def until(condition: t.Callable[[], bool], what: str, *, seconds: float = 60.0) 
 def listed_instances() -> list[list[str]]:
     """The columns of pg_lsclusters. It fails when an instance vanishes under it, as another process's may."""
     output = ""
-    for _attempt in range(5):
+    for _attempt in range(100):
         output = run("pg_lsclusters", "--no-header", check=False)
         lines = [line.split() for line in output.splitlines() if line.strip()]
         if all(len(line) >= 6 and line[2].isdigit() for line in lines):
@@ -102,13 +102,18 @@ def listed_instances() -> list[list[str]]:
     raise AssertionError(f"pg_lsclusters fails:\n{output}")
 
 
-def process_alive(pid: int) -> bool:
-    """Whether a process lives; a zombie, not yet reaped, doesn't."""
+def _state(pid: int) -> str:
+    """The kernel's letter for what a process does, '' for one that is gone."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as source:
-            return source.read().rpartition(")")[2].split()[0] not in ("Z", "X")
+            return source.read().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError, IndexError):
-        return False
+        return ""
+
+
+def process_alive(pid: int) -> bool:
+    """Whether a process lives; a zombie, not yet reaped, doesn't."""
+    return _state(pid) not in ("Z", "X", "")
 
 
 def working_in(folder: pathlib.Path | str) -> list[int]:
@@ -119,17 +124,6 @@ def working_in(folder: pathlib.Path | str) -> list[int]:
             if entry.name.isdigit() and os.readlink(entry / "cwd") == str(folder):
                 found.append(int(entry.name))
     return [pid for pid in found if process_alive(pid)]
-
-
-def port_is_free(port: int) -> bool:
-    """Whether nobody listens on a port of this machine."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,12 +174,13 @@ class Instance:
 
     @property
     def pid(self) -> int | None:
-        """The living postmaster."""
+        """The living postmaster; not who got the number of a dead one, whose file stays."""
         try:
             pid = int((self.data / "postmaster.pid").read_text().split()[0])
-        except (FileNotFoundError, NotADirectoryError, IndexError, ValueError):
+            ours = os.readlink(f"/proc/{pid}/cwd") == os.path.realpath(self.data)
+        except (OSError, IndexError, ValueError):
             return None
-        return pid if process_alive(pid) else None
+        return pid if ours and process_alive(pid) else None
 
     def _ctl(self, *action: str) -> None:
         config = f"-c config_file={self.config}/postgresql.conf"
@@ -206,19 +201,18 @@ class Instance:
         """SIGKILL for the postmaster and its children, as if the power went off."""
         pid = self.pid
         assert pid is not None, f"{self.name} is down"
-        found = run("pgrep", "-P", str(pid), check=False).split()
-        signal_all([pid, *(int(child) for child in found)], signal.SIGKILL)
-        until(lambda: not process_alive(pid), f"{self.name} is dead")
+        kill_server(pid)
 
     def promote(self) -> None:
         """Make a standby a primary."""
         assert self.sql("SELECT pg_promote()") == "t"
 
     def set(self, **settings: str) -> None:
-        """ALTER SYSTEM and reload."""
+        """ALTER SYSTEM and reload; then every new session, and whatever the server starts, goes by it."""
         for name, value in settings.items():
             self.sql(f"ALTER SYSTEM SET {name} = '{value}'")
-        self.sql("SELECT pg_reload_conf()")
+        before = self.sql("SELECT pg_conf_load_time(), pg_reload_conf()").partition("|")[0]
+        until(lambda: self.sql("SELECT pg_conf_load_time()") != before, f"{self.name} has read its settings")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,7 +249,10 @@ class Pooler:
     def start(self) -> None:
         """Start it and wait until its console answers."""
         as_postgres("pgbouncer", "-q", "-d", str(self.config))
-        until(lambda: self.pid is not None and bool(self.console("SHOW VERSION")), "the pooler answers")
+        # its file is there before its socket
+        where = ("-h", str(self.folder), "-p", str(self.port), "-U", "pgbouncer")
+        ask = ("psql", "-XqAt", *where, "-c", "SHOW VERSION", "pgbouncer")
+        until(lambda: self.pid is not None and as_postgres(*ask, check=False).startswith("PgBouncer"), "it answers")
 
     def stop(self) -> None:
         """End it at once."""
@@ -295,18 +292,13 @@ class Lab:
         self.folder.chmod(0o755)
         self._instances: list[Instance] = []
         self._poolers: list[Pooler] = []
-        self._ports: set[int] = set()
+        self._ports: list[Port] = []
 
     def port(self) -> int:
         """A port that nobody listens on and no instance of this machine is configured for."""
         configured = {int(line[2]) for line in listed_instances()}
-        # far from a neighbour, who may look at the same time
-        start = FIRST_PORT + os.getpid() * 83 % (LAST_PORT - FIRST_PORT)
-        for port in itertools.chain(range(start, LAST_PORT), range(FIRST_PORT, start)):
-            if port not in configured | self._ports and port_is_free(port):
-                self._ports.add(port)
-                return port
-        raise AssertionError("no free port")
+        self._ports.append(keep_port(FIRST_PORT, LAST_PORT, taken=configured))
+        return self._ports[-1].number
 
     def name(self) -> str:
         """A name that no instance has."""
@@ -401,13 +393,25 @@ class Lab:
         for instance in reversed(self._instances):
             remove_instance(instance.name, instance.data)
         shutil.rmtree(self.folder, ignore_errors=True)
+        for port in self._ports:
+            port.kept.close()
+
+
+def kill_server(pid: int) -> None:
+    """SIGKILL for a postmaster and its children; stopped before, it starts none while they are looked up."""
+    signal_all([pid], signal.SIGSTOP)
+    until(lambda: _state(pid) in ("T", "Z", "X", ""), f"{pid} has stopped")
+    family = [pid, *map(int, run("pgrep", "-P", str(pid), check=False).split())]
+    signal_all(family, signal.SIGKILL)
+    until(lambda: not any(map(process_alive, family)), f"{family} are dead")
 
 
 def remove_instance(name: str, data: pathlib.Path) -> None:
     """End an instance's server and remove what Debian's tools keep of it."""
     instance = Instance(name, 0, data.parent)
-    if instance.pid is not None:
-        instance.kill()
+    pid = instance.pid
+    if pid is not None:
+        kill_server(pid)
     run("pg_dropcluster", str(VERSION), name, check=False)
     shutil.rmtree(instance.config, ignore_errors=True)
     instance.log.unlink(missing_ok=True)

@@ -134,7 +134,7 @@ class Site:
             engine="pgbackrest",
             type=t.cast(t.Any, type_),
             compression=Compression(),
-            timeout=100.0,
+            timeout=250.0,
             pgbackrest={"config": str(self.config), "stanza": STANZA},
         )
         return dataclasses.replace(wish, **changes)
@@ -167,12 +167,20 @@ class Site:
     def switch(self) -> str:
         """Close the current segment and wait until it is in the archive; its name."""
         name = self.instance.sql("SELECT pg_walfile_name(pg_switch_wal())")
-        until(lambda: bool(list(self.archive.glob(f"*/{name}-*"))), f"{name} is archived")
+        until(lambda: bool(list(self.archive.glob(f"*/{name}-*"))), f"{name} is archived", seconds=100)
         return name
+
+    def all_is_archived(self) -> None:
+        """Wait until the server has nothing left to archive."""
+        ready = "SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'"
+        if self.instance.pid is not None:
+            until(lambda: self.instance.sql(ready) == "0", "nothing is left to archive", seconds=100)
 
     def twin(self, **config: str) -> Site:
         """The same instance with a copy of the repository, for tests that damage it."""
         repo = self.lab.folder / f"repo-{time.monotonic_ns()}"
+        # what is just being written is renamed at its end
+        self.all_is_archived()
         shutil.copytree(self.repo, repo, symlinks=True)
         as_owner(repo)
         return Site(self.lab, self.instance, repo, **config)
@@ -202,7 +210,7 @@ class Site:
         (folder / "hba.conf").write_text("local all all trust\n")
         for path in (side.data / "postgresql.conf", folder / "hba.conf"):
             own(path)
-        control = [str(BINARIES / "pg_ctl"), "-D", str(side.data), "-s", "-w"]
+        control = [str(BINARIES / "pg_ctl"), "-D", str(side.data), "-s", "-w", "-t", "110"]
         as_postgres(*control, "-l", str(folder / "log"), "start")
         try:
             until(lambda: side.sql("SELECT pg_is_in_recovery()") == "f", "the restored server is open")

@@ -85,6 +85,12 @@ def times(count: int, which: t.Callable[[Request], bool], what: Answer | Fault) 
     return rule
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    # as many as come at once: one that finds no room knocks again only after seconds
+    request_queue_size = 128
+
+
 class S3Relay:
     """`with S3Relay(server) as relay:` then `relay.rule = …`; `relay.seen` are the requests that came."""
 
@@ -99,8 +105,7 @@ class S3Relay:
         class Handler(_Handler):
             owner = relay
 
-        self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
+        self._http = _Server(("127.0.0.1", 0), Handler)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(server.certificate, server.key)
         self._http.socket = context.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)

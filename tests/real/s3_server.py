@@ -20,6 +20,11 @@ import sys
 import time
 import typing as t
 
+from ansible_collections.hms.postgres.tests.real.ports import Port, keep_port
+
+# not among the instances' ports, and not among those that the kernel gives to clients
+FIRST_PORT, LAST_PORT = 28000, 28999
+
 
 def make_ca(folder: pathlib.Path, name: str = "ca") -> pathlib.Path:
     """A certification authority: its certificate."""
@@ -54,12 +59,13 @@ def _openssl(*argv: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+_KEPT: list[Port] = []
+
+
 def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """A port that nobody listens on, and no other test while this process lives: a server may come back to it."""
+    _KEPT.append(keep_port(FIRST_PORT, LAST_PORT))
+    return _KEPT[-1].number
 
 
 class S3Server:
@@ -142,7 +148,7 @@ class S3Server:
         self._await_answer()
 
     def _await_answer(self) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         context = ssl.create_default_context(cafile=str(self.ca))
         while not self._answers(context):
             alive = self._process is not None and self._process.poll() is None

@@ -5,6 +5,8 @@
 """Streams a dump in a process of its own: one that can be killed, one with another Python and python-gnupg.
 
 streams_child.py SETTINGS.json      SETTINGS: argv of the source, os_user, compression, encryption, folder, hold
+
+hold names an event: once it was said, nothing goes on, until somebody kills it.
 """
 
 from __future__ import annotations
@@ -32,17 +34,20 @@ from ansible_collections.hms.postgres.plugins.module_utils._tools.pg_restore imp
 DEADLINE = 120.0
 
 
-def say(**what: t.Any) -> None:
-    """One line of JSON for whoever started us."""
+def say(hold: str = "", **what: t.Any) -> None:
+    """One line of JSON for whoever started us; and the end of all progress, where this is the event to hold at."""
     sys.stdout.write(json.dumps(what) + "\n")
     sys.stdout.flush()
+    if hold and what["event"] == hold:
+        time.sleep(DEADLINE)
 
 
 class Writer:
     """Says when a mebibyte has been written."""
 
-    def __init__(self, writer: t.Any) -> None:
+    def __init__(self, writer: t.Any, hold: str) -> None:
         self.writer = writer
+        self.hold = hold
         self.bytes = 0
         self.said = False
 
@@ -52,7 +57,7 @@ class Writer:
         self.bytes += len(data)
         if self.bytes > 1024 * 1024 and not self.said:
             self.said = True
-            say(event="flowing")
+            say(self.hold, event="flowing")
 
 
 def main() -> None:
@@ -67,16 +72,15 @@ def main() -> None:
     store = open_store(FolderSpec(settings["folder"]))
     until = time.monotonic() + DEADLINE
     with prepare_keyring(encryption, runner=SystemRunner(), ephemeral=True) as ring:
-        say(event="prepared", home=ring.encrypt_stage() is not None)
-        if settings.get("hold"):
-            time.sleep(DEADLINE)
+        hold = settings.get("hold", "")
+        say(hold, event="prepared", home=ring.encrypt_stage() is not None)
         name = "data.dump" + suffix(compression, encryption)
         writer = store.create("c/d/i/" + name)
         made = store_stream(
             source,
             compression=compression,
             keyring=ring,
-            writer=Writer(writer),
+            writer=Writer(writer, hold),
             deadline=until,
             os_user=settings["os_user"],
         )

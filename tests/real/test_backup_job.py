@@ -23,10 +23,12 @@ import typing as t
 import pytest
 
 from ansible_collections.hms.postgres.plugins.plugin_utils import _bundle
-from ansible_collections.hms.postgres.tests.real import backup_site
+from ansible_collections.hms.postgres.tests.real import backup_site, held
 from ansible_collections.hms.postgres.tests.real.backup_site import Site, big_table
 from ansible_collections.hms.postgres.tests.real.lab import Instance, Lab, process_alive, until
 from ansible_collections.hms.postgres.tests.real.s3_server import S3Server
+
+pytestmark = pytest.mark.timeout(400)
 
 PYTHON = "/usr/bin/python3"
 SECRET = "not-to-be-seen"
@@ -119,7 +121,7 @@ class Host:
             cwd="/",
             env={"PATH": "/usr/bin:/bin"},
             capture_output=True,
-            timeout=100,
+            timeout=200,
             check=False,
         )
         text = done.stderr.decode()
@@ -218,13 +220,16 @@ def test_a_second_one_is_refused_and_does_not_pass_for_success(host: Host) -> No
     big_table(host.site.instance, "hospital", megabytes=40)
     try:
         host.configure({"daily": DAILY})
-        with subprocess.Popen(host.argv("backup", "--job", "daily"), stderr=subprocess.PIPE, cwd="/") as first:
+        argv = host.argv("backup", "--job", "daily")
+        with held.unread(host.site.instance, "hospital", "notes"):
+            first = subprocess.Popen(argv, stderr=subprocess.PIPE, cwd="/")
             until(lambda: backup_site.stage_pid(first.pid, "pg_dump") is not None, "the dump runs")
             code, lines = host.job()
             assert code == 75, lines
             assert "Another backup of hospital is at work" in lines[-1]
-            first.communicate(timeout=60)
-        assert first.returncode == 0
+            assert first.poll() is None
+        _out, said = first.communicate(timeout=200)
+        assert first.returncode == 0, said
         assert len(host.site.manifests()) == 1
     finally:
         host.site.instance.sql("DROP TABLE notes", dbname="hospital")
@@ -235,11 +240,13 @@ def test_a_killed_job_leaves_nothing_that_looks_whole(host: Host, hook: Hook, nu
     big_table(host.site.instance, "hospital", megabytes=40)
     try:
         host.configure({"daily": DAILY}, notify={"ping": f"{hook.url}/ping"})
-        with subprocess.Popen(host.argv("backup", "--job", "daily"), stderr=subprocess.PIPE, cwd="/") as first:
+        argv = host.argv("backup", "--job", "daily")
+        with held.unread(host.site.instance, "hospital", "notes"):
+            first = subprocess.Popen(argv, stderr=subprocess.PIPE, cwd="/")
             until(lambda: backup_site.stage_pid(first.pid, "pg_dump") is not None, "the dump runs")
             children = backup_site.descendants(first.pid)
             first.send_signal(number)
-            _out, said = first.communicate(timeout=60)
+            _out, said = first.communicate(timeout=200)
         until(lambda: not any(process_alive(child) for child in children), "no stray process")
         assert host.site.manifests() == []
         if number == signal.SIGTERM:

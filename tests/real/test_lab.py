@@ -19,6 +19,7 @@ def test_a_site_in_small(pg_factory: PgFactory, make_standby: StandbyFactory, pg
     primary.sql("CREATE TABLE seen (id int)")
     primary.sql("INSERT INTO seen VALUES (1)")
     until(lambda: "seen" in standby.sql("SELECT relname FROM pg_class WHERE relname = 'seen'"), "the table arrives")
+    until(lambda: standby.sql("SELECT count(*) FROM seen") == "1", "its row arrives")
     assert standby.sql("SELECT pg_is_in_recovery()") == "t"
     assert "site" in pooler.console("SHOW DATABASES")
     primary.kill()

@@ -19,6 +19,8 @@ from ansible_collections.hms.postgres.plugins.module_utils._postgres import Conn
 from ansible_collections.hms.postgres.tests.real.backup_site import Site
 from ansible_collections.hms.postgres.tests.real.lab import BINARIES, OS_USER, Instance, Lab, as_postgres
 
+pytestmark = pytest.mark.timeout(400)
+
 SCHEMA = """
 CREATE DOMAIN scan AS bytea;
 CREATE TABLE scans (id int, note text, "im age" scan, other bytea);
@@ -83,7 +85,7 @@ def test_what_can_not_be_looked_at_in_time_is_said(session: Session, instance: I
     locker = psycopg.connect(f"host={instance.sockets} port={instance.port} dbname=hospital user=lockers")
     with locker, locker.transaction():
         locker.execute("LOCK TABLE ONLY scans IN ACCESS EXCLUSIVE MODE")
-        found = find(session, row_limit=140_002, seconds_each=0.3)
+        found = find(session, row_limit=140_002, seconds_each=3.0)
     locker.close()
     assert [one.table for one in found.found] == ["public.days_2026"]
     assert found.unseen == (("public.scans", "that took too long"),)

@@ -22,7 +22,7 @@ from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsErr
 from ansible_collections.hms.postgres.plugins.module_utils._store.model import FolderSpec
 from ansible_collections.hms.postgres.tests.real import backup_site
 from ansible_collections.hms.postgres.tests.real.backup_site import PASSPHRASE, ROWS, Site, odd_database
-from ansible_collections.hms.postgres.tests.real.lab import Instance, Lab
+from ansible_collections.hms.postgres.tests.real.lab import Instance, Lab, until
 
 WEIRD = "we'ird = \"db\\ é"
 
@@ -47,7 +47,8 @@ def nothing_stays(server: Instance) -> t.Iterator[None]:
     yield
     assert backup_site.remnants_in_memory(os.getpid()) == []
     assert server.sql("SELECT count(*) FROM pg_database WHERE datname LIKE 'hms_verify%'") == "0"
-    assert server.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'hms.postgres%'") == "0"
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'hms.postgres%'"
+    until(lambda: server.sql(sessions) == "0", "the server's sessions have ended")
 
 
 def stored(site: Site, manifest: t.Mapping[str, t.Any], role: str) -> pathlib.Path:
@@ -214,6 +215,8 @@ def test_scratch_databases_of_killed_runs_are_dropped(site: Site, server: Instan
             site.backup(verify="deep")
             left = server.sql("SELECT datname FROM pg_database WHERE datname LIKE 'hms_verify%'")
             assert left == f"{prefix}live"
+            # the server notices some time later that somebody is gone
+            worker.execute("SELECT pg_advisory_unlock_all()")
         site.backup(verify="deep")
         assert server.sql("SELECT count(*) FROM pg_database WHERE datname LIKE 'hms_verify%'") == "0"
         assert made["verification"]["rows_compared"] == len(ROWS)
@@ -296,12 +299,12 @@ def test_a_standby_can_be_backed_up(lab: Lab, tmp_path: pathlib.Path) -> None:
 
 def test_the_module_itself(site: Site) -> None:
     process = site.start_module(encryption={"passphrase": PASSPHRASE}, retention={"days": 30, "keep_last": 2})
-    assert process.wait(60) == 0, site.module_output()
+    assert process.wait(100) == 0, site.module_output()
     assert backup_site.remnants_in_memory(process.pid) == []
     found = site.module_output()
     assert found["changed"]
     assert found["backup"]["verification"]["ok"]
     assert [found["backup"]["id"]] == [manifest["id"] for manifest in site.manifests()]
     process = site.start_module(database="nowhere")
-    assert process.wait(60) == 1
+    assert process.wait(100) == 1
     assert site.module_output()["reason"] == "database_missing"

@@ -10,6 +10,7 @@ What is in them is judged by gpg, zstd, tar, pg_restore and psql; that nothing s
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import io
 import json
@@ -26,6 +27,7 @@ import typing as t
 import psycopg
 import pytest
 
+from ansible_collections.hms.postgres.plugins.module_utils._artifact.directory_restore import MOST_JOBS
 from ansible_collections.hms.postgres.plugins.module_utils._artifact.manifest import Member
 from ansible_collections.hms.postgres.plugins.module_utils._artifact.staging import Staging, look_at
 from ansible_collections.hms.postgres.plugins.module_utils._artifact.verify import MemberCheck, verify_member
@@ -35,9 +37,11 @@ from ansible_collections.hms.postgres.plugins.module_utils._command import Syste
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError, Refused
 from ansible_collections.hms.postgres.plugins.module_utils._store.folder import FolderStore
 from ansible_collections.hms.postgres.plugins.module_utils._store.model import FolderSpec
+from ansible_collections.hms.postgres.plugins.module_utils._tools.compressors import default_threads
 from ansible_collections.hms.postgres.plugins.module_utils._tools.pg_restore import PgRestore
-from ansible_collections.hms.postgres.tests.real import backup_site
+from ansible_collections.hms.postgres.tests.real import backup_site, held
 from ansible_collections.hms.postgres.tests.real.backup_site import PASSPHRASE, ROWS, Site, odd_database
+from ansible_collections.hms.postgres.tests.real.held import Gate
 from ansible_collections.hms.postgres.tests.real.lab import (
     BINARIES,
     Instance,
@@ -49,9 +53,11 @@ from ansible_collections.hms.postgres.tests.real.lab import (
     until,
 )
 
+pytestmark = pytest.mark.timeout(400)
+
 WEIRD = 'weird "name; drop'
 MARKER = "Patient-Zero-Marker-4410"
-SLOW: dict[str, t.Any] = {"compression_level": 12, "compression_threads": 1}
+BIG = ("notes", "letters")
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +65,12 @@ def server(module_lab: Lab) -> Instance:
     """A server with a database in which everything is odd, and one that takes a while."""
     instance = module_lab.primary(shared_buffers="64MB")
     odd_database(instance, WEIRD)
+    instance.sql("CREATE ROLE migrator SUPERUSER LOGIN")
     instance.sql("CREATE DATABASE hospital")
     instance.sql(
         f"CREATE TABLE marked AS SELECT '{MARKER} ' || n AS who FROM generate_series(1, 500) n", dbname="hospital"
     )
-    for name in ("notes", "letters"):
+    for name in BIG:
         backup_site.big_table(instance, "hospital", name=name, megabytes=25)
     return instance
 
@@ -100,7 +107,7 @@ def site(server: Instance, tmp_path: pathlib.Path) -> t.Iterator[Site]:
     """A store of the test's own; afterwards nobody is connected, and no scratch database is left."""
     yield Site(server, tmp_path / "site")
     count = "SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^(hms.postgres|pg_dump|pg_restore)'"
-    until(lambda: server.sql(count) == "0", "the server's sessions have ended", seconds=30)
+    until(lambda: server.sql(count) == "0", "the server's sessions have ended")
 
 
 def directory(staging: pathlib.Path, **changes: t.Any) -> dict[str, t.Any]:
@@ -289,9 +296,9 @@ def working_in(staging: pathlib.Path, program: str) -> list[int]:
 def rows_in(staging: pathlib.Path) -> int:
     """Bytes of rows that lie there by now."""
     size = 0
-    for path in staging.glob("*/data/*.dat"):
+    for path in glob.glob(f"{staging}/*/data/*.dat"):
         with contextlib.suppress(FileNotFoundError):
-            size += path.stat().st_size
+            size += os.stat(path).st_size
     return size
 
 
@@ -323,24 +330,39 @@ def plaintext(folder: pathlib.Path) -> list[str]:
     return run("grep", "-rla", MARKER, str(folder), check=False).split()
 
 
-def quickly(condition: t.Callable[[], t.Any], what: str, process: subprocess.Popen[bytes], site: Site) -> None:
-    """Wait for a moment that soon passes."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert process.poll() is None, f"too late for {what}: {site.module_output()}"
-        assert time.monotonic() < deadline, what
-        time.sleep(0.002)
+def reached(condition: t.Callable[[], t.Any], what: str, process: subprocess.Popen[bytes], site: Site) -> None:
+    """Wait for a moment that the run is held at."""
+    until(lambda: bool(condition()) or process.poll() is not None, what, seconds=100)
+    assert process.poll() is None, f"too late for {what}: {site.module_output()}"
 
 
 def stopped_in_the_dump(
     site: Site, staging: pathlib.Path, **changes: t.Any
 ) -> tuple[subprocess.Popen[bytes], list[int]]:
-    """A run whose pg_dump and workers are stopped in the middle; rows lie in the folder."""
-    process = site.start_module(**directory(staging, encryption={"passphrase": PASSPHRASE}, **changes))
-    quickly(lambda: rows_in(staging) and len(working_in(staging, "pg_dump")) == 3, "two workers dump", process, site)
-    found = working_in(staging, "pg_dump")
-    assert len(signal_all(found, signal.SIGSTOP)) == 3
+    """A run whose pg_dump and workers are stopped, each worker in a table; rows lie in the folder."""
+    with held.unread(site.instance, "hospital", *BIG):
+        process = site.start_module(**directory(staging, encryption={"passphrase": PASSPHRASE}, **changes))
+        reached(lambda: rows_in(staging) and len(working_in(staging, "pg_dump")) == 3, "two dump", process, site)
+        found = working_in(staging, "pg_dump")
+        assert len(signal_all(found, signal.SIGSTOP)) == 3
     return process, found
+
+
+def packing(site: Site, staging: pathlib.Path) -> subprocess.Popen[bytes]:
+    """A run whose tar has begun to pack the files up, and comes no further: nobody reads what it writes."""
+    folder = staging.parent / "held"
+    folder.mkdir()
+    gate = Gate(folder, "/usr/bin/zstd")
+    changes = directory(staging, encryption={"passphrase": PASSPHRASE})
+    process = site.start_module(prefix=gate.prefix, **changes)
+
+    def packs(_pid: int) -> bool:
+        lines = map(backup_site.command_line, backup_site.descendants(process.pid))
+        return any("--create" in line and f"--directory={staging}/" in line for line in lines)
+
+    gate.hold(process, packs, "the files are packed up")
+    reached(lambda: working_in(staging, "tar"), "the files are packed up", process, site)
+    return process
 
 
 def usable(site: Site, staging: pathlib.Path) -> dict[str, t.Any]:
@@ -358,7 +380,7 @@ def test_killed_while_the_workers_dump(site: Site, staging: pathlib.Path) -> Non
     assert (folder.stat().st_mode & 0o777, folder.owner()) == (0o700, "postgres")
     assert rows_in(staging) > 0
     process.kill()
-    process.wait(10)
+    process.wait(100)
     ended(*dumpers, guard)
     assert list(staging.iterdir()) == []
     assert site.manifests() == []
@@ -366,25 +388,27 @@ def test_killed_while_the_workers_dump(site: Site, staging: pathlib.Path) -> Non
 
 
 def test_killed_while_it_is_packed_up(site: Site, staging: pathlib.Path) -> None:
-    process = site.start_module(**directory(staging, encryption={"passphrase": PASSPHRASE}), **SLOW)
-    quickly(lambda: working_in(staging, "tar"), "the files are packed up", process, site)
+    process = packing(site, staging)
     guard = guard_of(staging)
     assert plaintext(staging) != []
     process.kill()
-    process.wait(10)
+    process.wait(100)
     ended(guard)
     assert list(staging.iterdir()) == []
     assert (site.manifests(), plaintext(site.folder)) == ([], [])
 
 
 def test_killed_while_it_is_restored_for_the_proof(site: Site, staging: pathlib.Path) -> None:
-    process = site.start_module(**directory(staging, verify="deep"))
-    quickly(lambda: len(working_in(staging, "pg_restore")) == 3, "two workers restore", process, site)
-    guard, workers = guard_of(staging), working_in(staging, "pg_restore")
-    assert plaintext(staging) != []
-    process.kill()
-    process.wait(10)
-    ended(*workers, guard)
+    jobs = min(MOST_JOBS, default_threads())
+    with held.waiting_restores(site.instance, "hospital"):
+        process = site.start_module(**directory(staging, verify="deep"))
+        number = jobs + 1 if jobs > 1 else 1
+        reached(lambda: len(working_in(staging, "pg_restore")) == number, "the workers restore", process, site)
+        guard, workers = guard_of(staging), working_in(staging, "pg_restore")
+        assert plaintext(staging) != []
+        process.kill()
+        process.wait(100)
+        ended(*workers, guard)
     assert list(staging.iterdir()) == []
     assert site.manifests() == []
 
@@ -393,14 +417,17 @@ def test_the_guard_is_killed_too_and_the_next_run_tidies_up(site: Site, staging:
     """All that is left then is a folder that nobody holds. One that somebody holds stays."""
     process, dumpers = stopped_in_the_dump(site, staging)
     (folder,) = staging.iterdir()
-    os.kill(guard_of(staging), signal.SIGKILL)
+    guard = guard_of(staging)
+    os.kill(guard, signal.SIGKILL)
     process.kill()
-    process.wait(10)
+    process.wait(100)
+    # until then it holds the folder
+    ended(guard)
     assert folder.is_dir()
     with Staging(str(staging), "20261122T020000Z-backup-3fa9", os_user="postgres") as other:
         assert other.gone == (folder.name,)
         assert not folder.exists()
-        assert not any(process_alive(pid) for pid in dumpers)
+        ended(*dumpers)
         record = usable(site, staging)
         assert os.path.isdir(other.path)
     (step,) = [found for found in record["steps"] if found["id"] == "staging"]
@@ -447,10 +474,9 @@ def test_a_place_that_the_user_can_not_reach(tmp_path: pathlib.Path) -> None:
 
 
 def test_told_to_end(site: Site, staging: pathlib.Path) -> None:
-    process = site.start_module(**directory(staging, encryption={"passphrase": PASSPHRASE}), **SLOW)
-    quickly(lambda: working_in(staging, "tar"), "the files are packed up", process, site)
+    process = packing(site, staging)
     process.terminate()
-    assert process.wait(30) == 1
+    assert process.wait(100) == 1
     assert site.module_output()["reason"] == "interrupted"
     assert list(staging.iterdir()) == []
     assert (site.manifests(), site.loose()) == ([], [])
@@ -461,8 +487,8 @@ def test_pg_dump_is_killed(site: Site, staging: pathlib.Path) -> None:
     process, dumpers = stopped_in_the_dump(site, staging)
     (leader,) = [pid for pid in dumpers if parent_of(pid) == process.pid]
     os.kill(leader, signal.SIGKILL)
-    assert process.wait(60) == 1
-    assert not any(process_alive(pid) for pid in dumpers)
+    assert process.wait(100) == 1
+    ended(*dumpers)
     found = site.module_output()
     assert (found["reason"], found["phase"]) == ("stage_failed", "pg_dump")
     assert list(staging.iterdir()) == []
@@ -471,7 +497,6 @@ def test_pg_dump_is_killed(site: Site, staging: pathlib.Path) -> None:
 def test_a_lost_race_for_a_table_is_run_again(site: Site, staging: pathlib.Path, server: Instance) -> None:
     """A worker doesn't wait for a table that somebody asks for exclusively; the whole dump begins anew."""
     process, dumpers = stopped_in_the_dump(site, staging)
-    server.sql("CREATE ROLE migrator SUPERUSER LOGIN")
     where = f"host={server.sockets} port={server.port} user=migrator dbname=hospital application_name=migrate"
     granted = threading.Event()
 
@@ -485,8 +510,8 @@ def test_a_lost_race_for_a_table_is_run_again(site: Site, staging: pathlib.Path,
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'migrate' AND wait_event_type = 'Lock'"
     until(lambda: server.sql(waiting) == "1", "somebody waits for the table")
     signal_all(dumpers, signal.SIGCONT)
-    assert process.wait(60) == 0, site.module_output()
-    asking.join(20)
+    assert process.wait(100) == 0, site.module_output()
+    asking.join(60)
     assert granted.is_set()
     (made,) = site.manifests()
     assert made["contents"]["rows"]["public.marked"] == 500

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import glob
 import json
 import os
 import pathlib
@@ -34,8 +35,9 @@ from ansible_collections.hms.postgres.plugins.module_utils._clock import SystemC
 from ansible_collections.hms.postgres.plugins.module_utils._command import SystemRunner
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError
 from ansible_collections.hms.postgres.plugins.module_utils._postgres import connect
-from ansible_collections.hms.postgres.tests.real import backup_site
+from ansible_collections.hms.postgres.tests.real import backup_site, held
 from ansible_collections.hms.postgres.tests.real.backup_site import PASSPHRASE, Site, descendants, stage_pid
+from ansible_collections.hms.postgres.tests.real.held import Gate
 from ansible_collections.hms.postgres.tests.real.lab import (
     BINARIES,
     Instance,
@@ -47,10 +49,12 @@ from ansible_collections.hms.postgres.tests.real.lab import (
     until,
 )
 
+pytestmark = pytest.mark.timeout(400)
+
 MARKER = "Patient-Zero-Marker-7731"
 MEGABYTES = 60
 SLOW: dict[str, t.Any] = {"compression_level": 12, "compression_threads": 1}
-"""Makes the data member take some seconds, so that it can be caught in the middle."""
+"""Compressed by one thread, which hands on what it has piece by piece, long before the last row."""
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +76,7 @@ def site(server: Instance, tmp_path: pathlib.Path) -> t.Iterator[Site]:
     good = made.backup(type="schema_only").values["backup"]
     before = backup_site.digest_of(made.store)
     yield made
-    until(lambda: _sessions(server) == "0", "the server's sessions have ended", seconds=30)
+    until(lambda: _sessions(server) == "0", "the server's sessions have ended")
     after = backup_site.digest_of(made.store)
     assert before.items() <= after.items(), "the last good backup was touched"
     for member in good["members"]:
@@ -95,9 +99,9 @@ def _plaintext(folder: pathlib.Path) -> list[str]:
 def in_the_making(site: Site) -> int:
     """Bytes of the data member that are written by now."""
     sizes = [0]
-    for path in site.store.rglob(".data.dump*.part"):
+    for path in glob.glob(f"{site.store}/**/.data.dump*.part", recursive=True):
         with contextlib.suppress(FileNotFoundError):
-            sizes.append(path.stat().st_size)
+            sizes.append(os.stat(path).st_size)
     return max(sizes)
 
 
@@ -119,11 +123,18 @@ class Watch:
             self.arguments |= {backup_site.command_line(pid) for pid in found | {self._pid}}
             time.sleep(0.01)
 
+    def let_the_seen(self, gate: Gate) -> bool:
+        """Look at the arguments of all who wait at a gate, then let them go; never true, for whoever polls."""
+        for pid in gate.waiting():
+            self.arguments |= {backup_site.command_line(pid)}
+            gate.let(pid)
+        return False
+
     def end(self) -> None:
         """Stop watching; every process is gone within seconds."""
         self._stop.set()
         self._thread.join()
-        until(lambda: not any(process_alive(pid) for pid in self.seen), f"{self._alive()} have ended", seconds=30)
+        until(lambda: not any(process_alive(pid) for pid in self.seen), f"{self._alive()} have ended")
 
     def _alive(self) -> list[str]:
         return [backup_site.command_line(pid) for pid in self.seen if process_alive(pid)]
@@ -136,28 +147,62 @@ def _usable(site: Site) -> None:
     assert len(site.manifests()) == count + 1
 
 
-MOMENTS: dict[str, t.Callable[[Site, int], bool]] = {
+DUMPING: dict[str, t.Callable[[Site, int], bool]] = {
     "the dump has begun": lambda _site, pid: stage_pid(pid, "pg_dump") is not None,
     "some bytes are stored": lambda site, _pid: in_the_making(site) > 1_000_000,
     "much of it is stored": lambda site, _pid: in_the_making(site) > MEGABYTES * 100_000,
-    "it is read back": lambda _site, pid: stage_pid(pid, "pg_restore") is not None,
 }
+READ_BACK = "it is read back"
 
 
 def _wait_for(moment: str, site: Site, process: subprocess.Popen[bytes]) -> None:
-    until(lambda: MOMENTS[moment](site, process.pid) or process.poll() is not None, moment, seconds=60)
+    until(lambda: DUMPING[moment](site, process.pid) or process.poll() is not None, moment, seconds=100)
     assert process.poll() is None, f"too late: {site.module_output()}"
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@contextlib.contextmanager
+def module_at(moment: str, site: Site, **changes: t.Any) -> t.Iterator[tuple[subprocess.Popen[bytes], Watch]]:
+    """The module at work and whoever watches it. It gets no further than to this moment as long as this goes on."""
+    if moment == READ_BACK:
+        with read_back(site, **changes) as (process, watch):
+            yield process, watch
+        return
+    with held.unread(site.instance, site.database, "notes"):
+        process = site.start_module(**changes)
+        watch = Watch(process.pid)
+        _wait_for(moment, site, process)
+        yield process, watch
+
+
+@contextlib.contextmanager
+def read_back(site: Site, **changes: t.Any) -> t.Iterator[tuple[subprocess.Popen[bytes], Watch]]:
+    """The module while it reads the data back: pg_restore has the beginning, and zstd is stopped, so no more comes."""
+    folder = site.instance.folder / f"restore-{time.monotonic_ns()}"
+    folder.mkdir()
+    gate = Gate(folder, BINARIES / "pg_restore")
+    process = site.start_module(prefix=gate.prefix, **changes)
+    watch = Watch(process.pid)
+    # the small members come first
+    reader = gate.hold(process, lambda _pid: _reads_data(process.pid), "the data is read back")
+    feeder = stage_pid(process.pid, "zstd")
+    assert feeder is not None
+    os.kill(feeder, signal.SIGSTOP)
+    gate.let(reader)
+    until(lambda: stage_pid(process.pid, "pg_restore") == reader, "pg_restore reads")
+    try:
+        yield process, watch
+    finally:
+        signal_all([feeder], signal.SIGCONT)
+        gate.open()
+
+
+@pytest.mark.parametrize("moment", [*DUMPING, READ_BACK])
 def test_the_module_is_killed(site: Site, moment: str, tmp_path: pathlib.Path) -> None:
     with backup_site.keys_in(tmp_path) as keys:
         encryption = {"recipients": ["ops@example.org"], "key_files": [str(keys.make("ops@example.org"))]}
-        process = site.start_module(encryption=encryption, **SLOW)
-        watch = Watch(process.pid)
-        _wait_for(moment, site, process)
-        process.kill()
-        process.wait(10)
+        with module_at(moment, site, encryption=encryption, **SLOW) as (process, watch):
+            process.kill()
+            process.wait(100)
     watch.end()
     assert len(site.manifests()) == 1
     # what it left can't be taken for a backup, and the private key of its verification can't be used by anybody else
@@ -167,13 +212,11 @@ def test_the_module_is_killed(site: Site, moment: str, tmp_path: pathlib.Path) -
     _usable(site)
 
 
-@pytest.mark.parametrize("moment", ["some bytes are stored", "it is read back"])
+@pytest.mark.parametrize("moment", ["some bytes are stored", READ_BACK])
 def test_the_module_is_told_to_end(site: Site, moment: str) -> None:
-    process = site.start_module(encryption={"passphrase": PASSPHRASE}, **SLOW)
-    watch = Watch(process.pid)
-    _wait_for(moment, site, process)
-    process.terminate()
-    assert process.wait(30) == 1
+    with module_at(moment, site, encryption={"passphrase": PASSPHRASE}, **SLOW) as (process, watch):
+        process.terminate()
+        assert process.wait(100) == 1
     watch.end()
     assert backup_site.remnants_in_memory(process.pid) == []
     found = site.module_output()
@@ -192,13 +235,11 @@ def test_the_module_is_told_to_end(site: Site, moment: str) -> None:
 @pytest.mark.parametrize("program", ["pg_dump", "zstd", "gpg"])
 @pytest.mark.parametrize("moment", ["some bytes are stored", "much of it is stored"])
 def test_a_stage_is_killed(site: Site, program: str, moment: str) -> None:
-    process = site.start_module(encryption={"passphrase": PASSPHRASE}, **SLOW)
-    watch = Watch(process.pid)
-    _wait_for(moment, site, process)
-    victim = stage_pid(process.pid, program)
-    assert victim is not None
-    os.kill(victim, signal.SIGKILL)
-    assert process.wait(60) == 1
+    with module_at(moment, site, encryption={"passphrase": PASSPHRASE}, **SLOW) as (process, watch):
+        victim = stage_pid(process.pid, program)
+        assert victim is not None
+        os.kill(victim, signal.SIGKILL)
+    assert process.wait(100) == 1
     watch.end()
     assert backup_site.remnants_in_memory(process.pid) == []
     found = site.module_output()
@@ -213,35 +254,17 @@ def test_a_stage_is_killed(site: Site, program: str, moment: str) -> None:
 @pytest.mark.parametrize("program", ["gpg", "zstd", "pg_restore"])
 def test_a_stage_of_the_verification_is_killed(site: Site, program: str) -> None:
     """What could not be read to its end is not verified, so it is no backup."""
-    process = site.start_module(encryption={"passphrase": PASSPHRASE}, compression_level=1)
-    watch = Watch(process.pid)
-    # the small members come first; the data is what takes time
-    until(lambda: _frozen_reader(process.pid) is not None, "the data is read back", seconds=60)
-    reader = _frozen_reader(process.pid)
-    victim = stage_pid(process.pid, program)
-    assert victim is not None
-    assert reader is not None
-    os.kill(victim, signal.SIGKILL)
-    if reader != victim:
-        signal_all([reader], signal.SIGCONT)
-    assert process.wait(60) == 1
+    with read_back(site, encryption={"passphrase": PASSPHRASE}, compression_level=1) as (process, watch):
+        victim = stage_pid(process.pid, program)
+        assert victim is not None
+        os.kill(victim, signal.SIGKILL)
+    assert process.wait(100) == 1
     watch.end()
     found = site.module_output()
     assert found["reason"] == "verification_failed"
     assert program in found["msg"]
     assert len(site.manifests()) == 1
     assert site.loose() == []
-
-
-def _frozen_reader(pid: int) -> int | None:
-    """The pg_restore that reads the data back, stopped, so that all before it wait; None while it is not at it."""
-    reader = stage_pid(pid, "pg_restore") if _reads_data(pid) else None
-    if reader is None:
-        return None
-    if signal_all([reader], signal.SIGSTOP) and _reads_data(pid):
-        return reader
-    signal_all([reader], signal.SIGCONT)
-    return None
 
 
 def _reads_data(pid: int) -> bool:
@@ -255,9 +278,14 @@ def test_no_secret_in_any_argument_or_record(site: Site, server: Instance) -> No
     server.sql("CREATE ROLE dumper SUPERUSER LOGIN PASSWORD 'Geheimnis-4711'")
     try:
         secrets = {"login_user": "dumper", "login_host": "127.0.0.1", "login_password": "Geheimnis-4711"}
-        process = site.start_module(encryption={"passphrase": PASSPHRASE}, verify="deep", **secrets, **SLOW)
+        folder = server.folder / "secrets"
+        folder.mkdir()
+        programs = [BINARIES / name for name in ("pg_dump", "pg_dumpall", "pg_restore")]
+        gate = Gate(folder, *programs, "/usr/bin/zstd", "/usr/bin/gpg")
+        process = site.start_module(prefix=gate.prefix, encryption={"passphrase": PASSPHRASE}, verify="deep", **secrets)
         watch = Watch(process.pid)
-        until(lambda: process.poll() is not None, "the backup is made", seconds=90)
+        # none of them goes on before its arguments have been seen
+        until(lambda: watch.let_the_seen(gate) or process.poll() is not None, "the backup is made", seconds=100)
         watch.end()
         assert process.returncode == 0, site.module_output()
         seen = " ".join(watch.arguments)
@@ -328,7 +356,7 @@ class Hook:
 
         def meanwhile() -> None:
             try:
-                until(lambda: os.path.exists(self.reached), "pg_dump is started", seconds=30)
+                until(lambda: os.path.exists(self.reached), "pg_dump is started")
                 between()
             except BaseException as error:  # noqa: BLE001  raised again in the test's own thread
                 trouble.append(error)
@@ -411,13 +439,11 @@ def test_a_migration_that_waits_at_the_wrong_moment(site: Site, server: Instance
 
         def alter() -> None:
             migration.start()
-            until(
-                lambda: server.sql("SELECT count(*) FROM pg_locks WHERE NOT granted") == "1",
-                "the migration waits",
-            )
+            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'changing'::regclass"
+            until(lambda: server.sql(waiting, dbname="hospital") == "1", "the migration waits")
 
         made = Hook(site, tmp_path).run(alter)
-        migration.join(30)
+        migration.join(60)
         assert done == [""]
         archive = backup_site.plain(site.members(made["id"]) / "data.dump.zst")
         backup_site.restore(server, archive, "migrated")
@@ -429,7 +455,11 @@ def test_a_migration_that_waits_at_the_wrong_moment(site: Site, server: Instance
 
 
 def test_tables_that_come_and_go(site: Site, server: Instance) -> None:
-    """Created and dropped all the time by somebody else, as by an import: nothing fails, and nothing is missing."""
+    """Created and dropped all the time by somebody else, as by an import: nothing fails, and nothing is missing.
+
+    Between two changes there is as much time as ten of them take, on a slow machine too: who looks at all tables and
+    locks them needs some of it undisturbed.
+    """
     stop, where = threading.Event(), _where(server)
 
     def churn() -> None:
@@ -437,11 +467,12 @@ def test_tables_that_come_and_go(site: Site, server: Instance) -> None:
             number = 0
             while not stop.is_set():
                 number += 1
+                begun = time.monotonic()
                 connection.execute(f"CREATE TABLE IF NOT EXISTS churn_{number % 7} AS SELECT 1 AS n")
                 connection.execute("SET lock_timeout = '20ms'")
                 with contextlib.suppress(psycopg.errors.LockNotAvailable):
                     connection.execute(f"DROP TABLE IF EXISTS churn_{(number + 3) % 7}")
-                time.sleep(0.02)
+                time.sleep(max(0.02, 10 * (time.monotonic() - begun)))
             connection.execute("SET lock_timeout = 0")
             for number in range(7):
                 connection.execute(f"DROP TABLE IF EXISTS churn_{number}")
@@ -458,13 +489,13 @@ def test_tables_that_come_and_go(site: Site, server: Instance) -> None:
 
 
 def test_the_database_is_dropped_meanwhile(server: Instance, tmp_path: pathlib.Path) -> None:
+    others = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'hospital' AND backend_type = 'client backend'"
+    until(lambda: server.sql(others) == "0", "nobody is in the database that is copied")
     server.sql("CREATE DATABASE doomed TEMPLATE hospital")
     doomed = Site(server, tmp_path / "doomed", database="doomed")
-    process = doomed.start_module(**SLOW)
-    watch = Watch(process.pid)
-    _wait_for("some bytes are stored", doomed, process)
-    server.sql("DROP DATABASE doomed WITH (FORCE)")
-    assert process.wait(60) == 1
+    with module_at("some bytes are stored", doomed, **SLOW) as (process, watch):
+        server.sql("DROP DATABASE doomed WITH (FORCE)")
+        assert process.wait(100) == 1
     watch.end()
     found = doomed.module_output()
     assert (found["reason"], found["phase"]) == ("stage_failed", "pg_dump")
@@ -478,11 +509,9 @@ def test_the_server_dies_meanwhile(lab: Lab, tmp_path: pathlib.Path) -> None:
     instance.sql("CREATE DATABASE hospital")
     backup_site.big_table(instance, "hospital", megabytes=MEGABYTES)
     site = Site(instance, tmp_path / "site")
-    process = site.start_module(**SLOW)
-    watch = Watch(process.pid)
-    _wait_for("some bytes are stored", site, process)
-    instance.kill()
-    assert process.wait(60) == 1
+    with module_at("some bytes are stored", site, **SLOW) as (process, watch):
+        instance.kill()
+        assert process.wait(100) == 1
     watch.end()
     found = site.module_output()
     assert found["phase"] == "pg_dump"
@@ -503,10 +532,11 @@ class LyingClock(SystemClock):
 def test_the_hosts_clock_lies(site: Site, server: Instance, year: int) -> None:
     """Ids, stamps and ages come from the database server; nothing is removed because the host thinks it is 2077."""
     wish = wish_from(site.arguments(retention={"days": 3}))
+    today = "SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')"
+    before = server.sql(today)
     done = backup(wish, check_mode=False, runner=SystemRunner(), clock=LyingClock(year), by="test")
     made = done.values["backup"]
-    now = server.sql("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')")
-    assert made["id"].startswith(now)
+    assert before <= made["id"][:8] <= server.sql(today)
     assert done.values["removed"] == []
     assert made["started"] <= made["ended"] <= made["verification"]["at"]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-import subprocess
 import time
 import typing as t
 
@@ -225,9 +224,10 @@ def test_another_backup_is_refused_or_waited_for(site: Site, server: Instance, t
     other = Site(server, tmp_path / "first")
     other.folder = site.folder  # the same host: the same state, but its own store
     with holding(server, "open_one"):
-        first = other.start_module(lock_timeout=60.0)
-        until((site.state / "backup-hospital.lock").exists, "the first one has begun")
-        until(lambda: _held(site), "the first one holds its lock")
+        first = other.start_module(lock_timeout=90.0)
+        waiting = "application_name LIKE 'hms.postgres%' AND wait_event_type = 'Lock'"
+        count = f"SELECT count(*) FROM pg_stat_activity WHERE {waiting}"
+        until(lambda: server.sql(count) == "1", "the first one, at work, waits for the table")
         with pytest.raises(HmsError) as caught:
             site.backup()
         assert caught.value.reason == "busy"
@@ -237,16 +237,11 @@ def test_another_backup_is_refused_or_waited_for(site: Site, server: Instance, t
             site.backup(if_busy="wait", wait_seconds=1.0)
         assert waited.value.reason == "busy"
         assert first.poll() is None
-    assert first.wait(60) == 0, other.module_output()
+    assert first.wait(100) == 0, other.module_output()
     assert len(other.manifests()) == 1
     made = site.backup(if_busy="wait", wait_seconds=30.0).values["backup"]
     assert [manifest["id"] for manifest in site.manifests()] == [made["id"]]
     backup_site.remove_tree(site.store / "hospital")
-
-
-def _held(site: Site) -> bool:
-    done = subprocess.run(["flock", "-n", str(site.state / "backup-hospital.lock"), "true"], check=False)
-    return done.returncode != 0
 
 
 @contextlib.contextmanager

@@ -14,10 +14,12 @@ import typing as t
 import pytest
 
 from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsError
-from ansible_collections.hms.postgres.tests.real import backup_site
+from ansible_collections.hms.postgres.tests.real import backup_site, held
 from ansible_collections.hms.postgres.tests.real.backup_site import PASSPHRASE, Site, odd_database
 from ansible_collections.hms.postgres.tests.real.lab import Instance, Lab, until
 from ansible_collections.hms.postgres.tests.real.s3_server import S3Server
+
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +68,9 @@ def test_no_secret_of_the_bucket_is_written_down(server: Instance, s3_server: S3
     site = Site(server, tmp_path / "site")
     s3_server.bucket("quiet")
     process = site.start_module(store={"s3": s3_server.settings("quiet")})
-    assert process.wait(60) == 0, site.module_output()
+    assert process.wait(100) == 0, site.module_output()
     process = site.start_module(store={"s3": s3_server.settings("missing")})
-    assert process.wait(90) == 1
+    assert process.wait(100) == 1
     assert site.module_output()["reason"] == "no_store"
     written = "".join(path.read_text(encoding="utf-8") for path in site.folder.rglob("*") if path.is_file())
     assert s3_server.secret_access_key not in written
@@ -79,8 +81,9 @@ def test_a_bucket_that_dies_in_the_middle_leaves_no_backup_anywhere(
 ) -> None:
     site = Site(server, tmp_path / "site", database="large")
     bucket = s3_server.bucket("dying")
-    settings = stores(site, s3_server, "dying", attempts=2, connect_timeout=2.0, read_timeout=5.0)
+    settings = stores(site, s3_server, "dying")
     good = site.backup(store=settings).values["id"]
+    impatient = stores(site, s3_server, "dying", attempts=2, connect_timeout=2.0, read_timeout=5.0)
     before = backup_site.digest_of(site.store)
 
     def stored() -> bool:
@@ -89,15 +92,20 @@ def test_a_bucket_that_dies_in_the_middle_leaves_no_backup_anywhere(
         except PermissionError:
             return False  # the module connects as postgres at this moment, and this thread is postgres with it
 
+    reached = threading.Event()
+
     def kill() -> None:
-        until(stored, "some bytes are stored", seconds=60)
-        s3_server.kill()
+        with held.unread(server, "large", "notes"):
+            reached.set()
+            until(stored, "some bytes are stored", seconds=100)
+            s3_server.kill()
 
     thread = threading.Thread(target=kill)
     thread.start()
     try:
+        assert reached.wait(100)
         with pytest.raises(HmsError) as caught:
-            site.backup(store=settings, compression_level=12, compression_threads=1)
+            site.backup(store=impatient, compression_level=12, compression_threads=1)
     finally:
         thread.join()
         s3_server.start()
