@@ -5,12 +5,13 @@
 """Runs that are held at a moment for as long as a test needs it, on machines of any speed.
 
 `unread` lets a dump come as far as to the last row of a table, `waiting_restores` a restore to a table's rows, and a
-`Gate` lets a run wait where it starts a program.
+`ProgramGate` lets a run wait where it starts a program.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import shutil
@@ -69,30 +70,54 @@ def unread(instance: Instance, dbname: str, *tables: str) -> t.Iterator[None]:
         yield
 
 
+@dataclasses.dataclass(frozen=True)
+class ServerGate:
+    """A file on which a server waits: a restore that comes by while it is there stays at that very moment."""
+
+    path: pathlib.Path
+
+    @property
+    def query(self) -> str:
+        """Ends when the gate is open."""
+        return (
+            "SELECT coalesce(max(pg_sleep(0.05)::text), '') FROM generate_series(1, 6000)"
+            f" WHERE (pg_stat_file('{self.path}', true)).size IS NOT NULL"
+        )
+
+    def before(self, server: Instance, dbname: str, *tables: str) -> None:
+        """Rows get into these tables, and into what is restored of them, while it is open."""
+        server.sql(
+            "CREATE FUNCTION come_by() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN"
+            f" WHILE (pg_catalog.pg_stat_file('{self.path}', true)).size IS NOT NULL LOOP"
+            " PERFORM pg_catalog.pg_sleep(0.05); END LOOP; RETURN true; END $$;"
+            + "".join(f" ALTER TABLE {table} ADD CHECK (come_by());" for table in tables),
+            dbname=dbname,
+        )
+
+    @contextlib.contextmanager
+    def closed(self) -> t.Iterator[None]:
+        """Nobody gets past it meanwhile."""
+        self.path.touch()
+        try:
+            yield
+        finally:
+            self.path.unlink()
+
+
 @contextlib.contextmanager
 def waiting_restores(instance: Instance, dbname: str) -> t.Iterator[None]:
-    """A restore of the database, of a dump made meanwhile, waits at the rows of two tables, wherever it goes to.
-
-    Each row is checked by a function that doesn't return as long as there is a file.
-    """
-    sign = instance.folder / "restores-wait"
-    instance.sql(
-        "CREATE FUNCTION patient(int) RETURNS bool LANGUAGE plpgsql AS $$BEGIN"
-        f" WHILE (pg_catalog.pg_stat_file('{sign}', true)).size IS NOT NULL LOOP PERFORM pg_catalog.pg_sleep(0.05);"
-        " END LOOP; RETURN true; END$$;"
-        " CREATE TABLE patience AS SELECT 1 AS n; CREATE TABLE more_patience AS SELECT 1 AS n;"
-        " ALTER TABLE patience ADD CHECK (public.patient(n)); ALTER TABLE more_patience ADD CHECK (public.patient(n))",
-        dbname=dbname,
-    )
-    sign.touch()
+    """A restore of the database, of a dump made meanwhile, waits at the rows of two tables, wherever it goes to."""
+    gate = ServerGate(instance.folder / "restores-wait")
+    instance.sql("CREATE TABLE patience AS SELECT 1 AS n; CREATE TABLE more_patience AS SELECT 1 AS n", dbname=dbname)
+    gate.before(instance, dbname, "patience", "more_patience")
     try:
-        yield
+        with gate.closed():
+            yield
     finally:
-        sign.unlink()
-        instance.sql("DROP TABLE patience, more_patience; DROP FUNCTION patient", dbname=dbname)
+        instance.sql("DROP TABLE patience, more_patience; DROP FUNCTION come_by", dbname=dbname)
 
 
-class Gate:
+class ProgramGate:
     """Programs that a run behind it starts only when the test lets them; but what asks for a version alone passes.
 
     The run has a mount namespace of its own, in which a stand-in lies over each program. It waits, then becomes it.

@@ -22,6 +22,7 @@ import tempfile
 import time
 import typing as t
 
+from ansible_collections.hms.postgres.tests.real import server_memory
 from ansible_collections.hms.postgres.tests.real.ports import Port, keep_port
 
 OS_USER = "postgres"
@@ -392,7 +393,7 @@ class Lab:
             pooler.stop()
         for instance in reversed(self._instances):
             remove_instance(instance.name, instance.data)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _remove_folder(self.folder)
         for port in self._ports:
             port.kept.close()
 
@@ -412,6 +413,7 @@ def remove_instance(name: str, data: pathlib.Path) -> None:
     pid = instance.pid
     if pid is not None:
         kill_server(pid)
+    server_memory.free_below(data)
     run("pg_dropcluster", str(VERSION), name, check=False)
     shutil.rmtree(instance.config, ignore_errors=True)
     instance.log.unlink(missing_ok=True)
@@ -427,7 +429,12 @@ def clear_stale(directory: str = DIRECTORY) -> None:
     for folder in pathlib.Path(directory).glob(f"{NAME}-*"):
         pid = folder.name.split("-")[1]
         if pid.isdigit() and not process_alive(int(pid)):
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove_folder(folder)
+
+
+def _remove_folder(folder: pathlib.Path) -> None:
+    server_memory.free_below(folder)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read(path: pathlib.Path) -> str:

@@ -64,40 +64,6 @@ def left_alone(server: Instance, name: str) -> None:
     until(lambda: server.sql(inside) == "0", f"nobody is in {name}", seconds=60)
 
 
-@dataclasses.dataclass(frozen=True)
-class Gate:
-    """A file on which a server waits: a restore that comes by while it is there stays at that very moment."""
-
-    path: pathlib.Path
-
-    @property
-    def query(self) -> str:
-        """Ends when the gate is open."""
-        return (
-            "SELECT coalesce(max(pg_sleep(0.05)::text), '') FROM generate_series(1, 6000)"
-            f" WHERE (pg_stat_file('{self.path}', true)).size IS NOT NULL"
-        )
-
-    def before(self, server: Instance, dbname: str, *tables: str) -> None:
-        """Rows get into these tables, and into what is restored of them, while it is open."""
-        server.sql(
-            "CREATE FUNCTION come_by() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN"
-            f" WHILE (pg_catalog.pg_stat_file('{self.path}', true)).size IS NOT NULL LOOP"
-            " PERFORM pg_catalog.pg_sleep(0.05); END LOOP; RETURN true; END $$;"
-            + "".join(f" ALTER TABLE {table} ADD CHECK (come_by());" for table in tables),
-            dbname=dbname,
-        )
-
-    @contextlib.contextmanager
-    def closed(self) -> t.Iterator[None]:
-        """Nobody gets past it meanwhile."""
-        self.path.touch()
-        try:
-            yield
-        finally:
-            self.path.unlink()
-
-
 def comment(server: Instance, name: str) -> str:
     """A database's comment."""
     return server.sql(f"SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{name}'")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pathlib
 
+from ansible_collections.hms.postgres.tests.real import server_memory
 from ansible_collections.hms.postgres.tests.real.conftest import PgFactory, PoolerFactory, StandbyFactory
 from ansible_collections.hms.postgres.tests.real.lab import Lab, listed_instances, until
 
@@ -30,9 +31,15 @@ def test_a_site_in_small(pg_factory: PgFactory, make_standby: StandbyFactory, pg
 
 def test_nothing_is_left(real_servers: None) -> None:  # noqa: ARG001  asked for its effect
     lab = Lab()
-    made = lab.primary()
+    made, killed = lab.primary(), lab.primary()
     pid = made.pid
+    memory = {server_memory.noted(each.data / "postmaster.pid") for each in (made, killed)}
+    assert len(memory - {None}) == 2
+    killed.kill()
+    kept = killed.data.rename(killed.folder / "kept")
+    assert server_memory.noted(kept / "postmaster.pid") in server_memory.unused()
     lab.close()
+    assert not memory & server_memory.unused()
     assert made.name not in [line[1] for line in listed_instances()]
     assert not made.folder.exists()
     assert not made.config.exists()

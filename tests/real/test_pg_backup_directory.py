@@ -41,7 +41,7 @@ from ansible_collections.hms.postgres.plugins.module_utils._tools.compressors im
 from ansible_collections.hms.postgres.plugins.module_utils._tools.pg_restore import PgRestore
 from ansible_collections.hms.postgres.tests.real import backup_site, held
 from ansible_collections.hms.postgres.tests.real.backup_site import PASSPHRASE, ROWS, Site, odd_database
-from ansible_collections.hms.postgres.tests.real.held import Gate
+from ansible_collections.hms.postgres.tests.real.held import ProgramGate
 from ansible_collections.hms.postgres.tests.real.lab import (
     BINARIES,
     Instance,
@@ -352,7 +352,7 @@ def packing(site: Site, staging: pathlib.Path) -> subprocess.Popen[bytes]:
     """A run whose tar has begun to pack the files up, and comes no further: nobody reads what it writes."""
     folder = staging.parent / "held"
     folder.mkdir()
-    gate = Gate(folder, "/usr/bin/zstd")
+    gate = ProgramGate(folder, "/usr/bin/zstd")
     changes = directory(staging, encryption={"passphrase": PASSPHRASE})
     process = site.start_module(prefix=gate.prefix, **changes)
 

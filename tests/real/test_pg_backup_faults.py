@@ -37,7 +37,7 @@ from ansible_collections.hms.postgres.plugins.module_utils._errors import HmsErr
 from ansible_collections.hms.postgres.plugins.module_utils._postgres import connect
 from ansible_collections.hms.postgres.tests.real import backup_site, held
 from ansible_collections.hms.postgres.tests.real.backup_site import PASSPHRASE, Site, descendants, stage_pid
-from ansible_collections.hms.postgres.tests.real.held import Gate
+from ansible_collections.hms.postgres.tests.real.held import ProgramGate
 from ansible_collections.hms.postgres.tests.real.lab import (
     BINARIES,
     Instance,
@@ -123,7 +123,7 @@ class Watch:
             self.arguments |= {backup_site.command_line(pid) for pid in found | {self._pid}}
             time.sleep(0.01)
 
-    def let_the_seen(self, gate: Gate) -> bool:
+    def let_the_seen(self, gate: ProgramGate) -> bool:
         """Look at the arguments of all who wait at a gate, then let them go; never true, for whoever polls."""
         for pid in gate.waiting():
             self.arguments |= {backup_site.command_line(pid)}
@@ -179,7 +179,7 @@ def read_back(site: Site, **changes: t.Any) -> t.Iterator[tuple[subprocess.Popen
     """The module while it reads the data back: pg_restore has the beginning, and zstd is stopped, so no more comes."""
     folder = site.instance.folder / f"restore-{time.monotonic_ns()}"
     folder.mkdir()
-    gate = Gate(folder, BINARIES / "pg_restore")
+    gate = ProgramGate(folder, BINARIES / "pg_restore")
     process = site.start_module(prefix=gate.prefix, **changes)
     watch = Watch(process.pid)
     # the small members come first
@@ -281,7 +281,7 @@ def test_no_secret_in_any_argument_or_record(site: Site, server: Instance) -> No
         folder = server.folder / "secrets"
         folder.mkdir()
         programs = [BINARIES / name for name in ("pg_dump", "pg_dumpall", "pg_restore")]
-        gate = Gate(folder, *programs, "/usr/bin/zstd", "/usr/bin/gpg")
+        gate = ProgramGate(folder, *programs, "/usr/bin/zstd", "/usr/bin/gpg")
         process = site.start_module(prefix=gate.prefix, encryption={"passphrase": PASSPHRASE}, verify="deep", **secrets)
         watch = Watch(process.pid)
         # none of them goes on before its arguments have been seen

@@ -27,8 +27,9 @@ from ansible_collections.hms.postgres.plugins.module_utils._postgres import Sess
 from ansible_collections.hms.postgres.plugins.module_utils._restore import build
 from ansible_collections.hms.postgres.tests.real import backup_site, restore_site
 from ansible_collections.hms.postgres.tests.real.backup_site import PASSPHRASE, odd_database
+from ansible_collections.hms.postgres.tests.real.held import ServerGate
 from ansible_collections.hms.postgres.tests.real.lab import BINARIES, Instance, Lab, run, until
-from ansible_collections.hms.postgres.tests.real.restore_site import Gate, RestoreSite
+from ansible_collections.hms.postgres.tests.real.restore_site import RestoreSite
 
 UNTOUCHED = "The live database was not touched."
 NOTHING = "Nothing was touched."
@@ -48,9 +49,9 @@ def server(module_lab: Lab) -> Instance:
     return instance
 
 
-def gate(server: Instance) -> Gate:
+def gate(server: Instance) -> ServerGate:
     """What the rows of the large database have to pass."""
-    return Gate(server.folder / "gate")
+    return ServerGate(server.folder / "gate")
 
 
 @pytest.fixture

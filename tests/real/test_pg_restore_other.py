@@ -23,8 +23,9 @@ from ansible_collections.hms.postgres.plugins.module_utils._restore.in_place imp
 from ansible_collections.hms.postgres.plugins.modules import pg_restore_cleanup, pg_restore_safe
 from ansible_collections.hms.postgres.tests.real import backup_site, restore_site
 from ansible_collections.hms.postgres.tests.real.backup_site import PASSPHRASE, odd_database
+from ansible_collections.hms.postgres.tests.real.held import ServerGate
 from ansible_collections.hms.postgres.tests.real.lab import BINARIES, Instance, Lab, until
-from ansible_collections.hms.postgres.tests.real.restore_site import Gate, RestoreSite
+from ansible_collections.hms.postgres.tests.real.restore_site import RestoreSite
 from ansible_collections.hms.postgres.tests.real.s3_server import S3Server
 
 ENCRYPTION = {"passphrase": PASSPHRASE}
@@ -209,7 +210,7 @@ def test_in_place_killed_and_run_again(lab: Lab, tmp_path: pathlib.Path) -> None
     server.sql("CREATE DATABASE hospital OWNER keeper CONNECTION LIMIT 42")
     backup_site.big_table(server, "hospital", megabytes=30)
     server.sql("CREATE INDEX ON notes (md5(body)); CREATE INDEX ON notes (md5(body || 'x'))", dbname="hospital")
-    gate = Gate(server.folder / "gate")
+    gate = ServerGate(server.folder / "gate")
     gate.before(server, "hospital", "notes")
     site = RestoreSite(server, tmp_path / "site")
     made = site.backup().values["backup"]

@@ -19,15 +19,16 @@ import pytest
 
 from ansible_collections.hms.postgres.tests.real import backup_site, restore_site
 from ansible_collections.hms.postgres.tests.real.backup_site import odd_database
+from ansible_collections.hms.postgres.tests.real.held import ServerGate
 from ansible_collections.hms.postgres.tests.real.lab import Instance, Lab, run, until
-from ansible_collections.hms.postgres.tests.real.restore_site import Gate, RestoreSite
+from ansible_collections.hms.postgres.tests.real.restore_site import RestoreSite
 
 STEPS = ["create", "load", "analyze", "validate", "mask", "assertions", "properties"]
 
 
-def gate(server: Instance, name: str) -> Gate:
+def gate(server: Instance, name: str) -> ServerGate:
     """What a step waits at."""
-    return Gate(server.folder / f"{name}.gate")
+    return ServerGate(server.folder / f"{name}.gate")
 
 
 @pytest.fixture(scope="module")

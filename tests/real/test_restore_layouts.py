@@ -23,8 +23,9 @@ import pytest
 from ansible_collections.hms.postgres.plugins.module_utils import _drill_work
 from ansible_collections.hms.postgres.tests.real import backup_site, restore_site
 from ansible_collections.hms.postgres.tests.real.backup_site import PASSPHRASE, ROWS, odd_database
+from ansible_collections.hms.postgres.tests.real.held import ServerGate
 from ansible_collections.hms.postgres.tests.real.lab import Instance, Lab, process_alive, run, until
-from ansible_collections.hms.postgres.tests.real.restore_site import Gate, RestoreSite
+from ansible_collections.hms.postgres.tests.real.restore_site import RestoreSite
 
 UNTOUCHED = "The live database was not touched."
 NOTHING = "Nothing was touched."
@@ -62,9 +63,9 @@ def server(module_lab: Lab) -> Instance:
     return instance
 
 
-def gate(server: Instance) -> Gate:
+def gate(server: Instance) -> ServerGate:
     """What the rows of the large database have to pass."""
-    return Gate(server.folder / "gate")
+    return ServerGate(server.folder / "gate")
 
 
 @pytest.fixture(autouse=True)
