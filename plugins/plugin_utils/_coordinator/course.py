@@ -28,6 +28,8 @@ PASSING = frozenset({"not_streaming", "timeline_behind"})
 """Rules that a standby meets by itself when its primary has come back: it tries again every five seconds."""
 PASSING_PATIENCE = 20.0
 """Seconds for it: in between it may ask the archive, which gets ten (``restore_command`` of docs/standbys.md)."""
+PASSING_PATIENCE_URGENT = 10.0
+"""The same in a failover, in which clients have no primary while it is waited for."""
 LOCK_PATIENCE = 90.0
 """Seconds to wait for agents of a run that was killed and is being wound up; a living operator is not waited for."""
 
@@ -182,7 +184,8 @@ class Course(abc.ABC, t.Generic[RequestT, PlanT]):
     def _plan_settled(self, fleet: Fleet) -> tuple[PlanT, ClusterFacts]:
         """The plan, once it isn't forbidden by what passes in a moment: a command repeated at once is not refused."""
         wait = not self.request.check_only
-        deadline = self.clock.monotonic() + PASSING_PATIENCE
+        urgent = self.request.operation == "failover"
+        deadline = self.clock.monotonic() + (PASSING_PATIENCE_URGENT if urgent else PASSING_PATIENCE)
         while True:
             facts = observe_settled(fleet, self.job.site, self.clock, wait=wait)
             plan = self.plan(fleet, facts)

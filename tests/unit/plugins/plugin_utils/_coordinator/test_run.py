@@ -159,6 +159,22 @@ def test_a_host_that_can_t_look_at_itself_is_as_good_as_gone() -> None:
 TO_DB2 = Request("switchover", candidate="db2")
 
 
+@pytest.mark.parametrize(("kind", "seconds"), [("switchover", 20.0), ("failover", 10.0)])
+def test_what_passes_is_waited_for_and_less_while_clients_have_no_primary(kind: t.Any, seconds: float) -> None:
+    clock = ScriptedClock()
+    request = dataclasses.replace(TO_DB2, operation=kind)
+    refusals = (Refusal("timeline_behind", "db2 is on timeline 1.", "Let it catch up."),)
+
+    class Behind(run_module.ChangeOfRoles):
+        def plan(self, _fleet: t.Any, facts: ClusterFacts) -> Plan:
+            return dataclasses.replace(plan_switchover(facts, TO_DB2), refusals=refusals)
+
+    course = Behind(course_module.Job(request, SITE, (), BUNDLE, "tester@here", "", {}, "0"), request, clock)
+    plan, _facts = course._plan_settled(ScriptedFleet(("db1", "db2", "bouncer1"), Cluster(cluster()), clock))
+    assert plan.refusals == refusals
+    assert sum(clock.slept) == pytest.approx(seconds, abs=1.0)
+
+
 def look_again(
     directory: pathlib.Path, before: ClusterFacts, now: ClusterFacts
 ) -> tuple[Plan, ClusterFacts, list[str]]:
