@@ -413,7 +413,7 @@ def remove_instance(name: str, data: pathlib.Path) -> None:
     pid = instance.pid
     if pid is not None:
         kill_server(pid)
-    server_memory.free_below(data)
+    server_memory.free([data / "postmaster.pid"])
     run("pg_dropcluster", str(VERSION), name, check=False)
     shutil.rmtree(instance.config, ignore_errors=True)
     instance.log.unlink(missing_ok=True)
@@ -433,7 +433,7 @@ def clear_stale(directory: str = DIRECTORY) -> None:
 
 
 def _remove_folder(folder: pathlib.Path) -> None:
-    server_memory.free_below(folder)
+    server_memory.free(folder.rglob("postmaster.pid"))
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -40,8 +40,8 @@ def unused() -> set[Segment]:
     return {Segment(int(row[0]), int(row[1])) for row in columns if row[6] == "0"}
 
 
-def free_below(folder: pathlib.Path) -> None:
-    """Free what dead servers left whose data directories are in this folder."""
-    found = {noted(path) for path in folder.rglob("postmaster.pid")} & unused()
+def free(pid_files: t.Iterable[pathlib.Path]) -> None:
+    """Free what the dead servers left to whom these files belong."""
+    found = {noted(path) for path in pid_files} & unused()
     for segment in filter(None, found):
         subprocess.run(["ipcrm", "--shmem-id", str(segment.identifier)], check=False, capture_output=True, timeout=60)
