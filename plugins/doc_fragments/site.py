@@ -7,16 +7,6 @@
 from __future__ import annotations
 
 
-def _greet_seconds(default: float) -> str:
-    return f"""
-options:
-  greet_seconds:
-    description: Seconds in which every host's agent must have answered; a host that hasn't counts as unreachable.
-    type: float
-    default: {default}
-"""
-
-
 class ModuleDocFragment:
     """`hms.postgres.site`"""
 
@@ -60,7 +50,19 @@ author:
 """
 
     # What is done because a host is lost, or to see whether one is: whoever is not there is not waited for.
-    URGENT = _greet_seconds(6.0)
+    URGENT = r"""
+options:
+  greet_seconds:
+    description: Seconds in which every host's agent must have answered; a host that hasn't counts as unreachable.
+    type: float
+    default: 6.0
+"""
 
     # What needs every host anyway: one that is only slow is waited for, since it would be refused.
-    PLANNED = _greet_seconds(20.0)
+    PLANNED = r"""
+options:
+  greet_seconds:
+    description: Seconds in which every host's agent must have answered; a host that hasn't counts as unreachable.
+    type: float
+    default: 20.0
+"""
